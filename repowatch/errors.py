@@ -1,0 +1,23 @@
+"""What can go wrong in expected ways: each error tells what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class RepowatchError(Exception):
+    """Expected trouble. Its text is for the operator; the command ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(RepowatchError):
+    """Wrong usage or configuration, or another writer holds the repository."""
+
+    exit_code = 2
+
+
+class BadPackage(RepowatchError):
+    """A file that is not a whole, readable RPM package; the text is the reason, in one line."""
+
+
+class ChangedWhileRead(RepowatchError):
+    """The file changed between the first and the last look at it; it has to settle again."""
