@@ -1,0 +1,1 @@
+"""What is true on paper: no clock, no disk, no thread."""

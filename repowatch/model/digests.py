@@ -1,0 +1,341 @@
+"""Tells whether a file is a whole RPM package, from its bytes seen once and in order.
+
+The formats are rpm's docs/manual/format_v3.md, format_v4.md and format_v6.md; the verdict is that of
+`rpmkeys --checksig --nosignature` (lib/rpmvs.cc, lib/header.cc), made stricter by the announced size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from repowatch.errors import BadPackage
+
+_CHUNK = 1024 * 1024  # bytes
+
+_LEAD_MAGIC = b"\xed\xab\xee\xdb"
+_LEAD = struct.Struct(">4sBB72sH16x")  # magic, major, minor, what rpm does not read, signature type
+_LEAD_MAJORS = (3, 4)
+_HEADER_STYLE_SIGNATURE = 5
+
+_HEADER_MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
+_INTRO = struct.Struct(">8sII")  # magic, number of entries, bytes of data
+_ENTRY = struct.Struct(">iIiI")  # tag, kind, offset in the data, number of values
+
+_INT32, _INT64, _STRING, _BIN, _STRING_ARRAY, _I18N = 4, 5, 6, 7, 8, 9
+_WIDTHS = {1: 1, 2: 1, 3: 2, _INT32: 4, _INT64: 8, _BIN: 1}  # bytes of one value, and its alignment
+_TEXTS = (_STRING, _STRING_ARRAY, _I18N)
+
+_HEADER_IMAGE = 61
+_FIRST_TAG = 100  # below it are regions
+_LONGSIZE, _SIZE = 270, 1000
+_LONGEST_DIGEST = 128  # hexadecimal digits of SHA-512
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What rpm allows for one of the two header structures (hdrblobVerifyLengths, hdrblobVerifyRegion)."""
+
+    name: str
+    entries: int
+    data_size: int  # bytes
+    region: int
+    trailers: tuple[int, ...]  # tags that may end the region
+    region_is_all: bool
+
+
+_SIGNATURE = _Limits("signature header", 32, 64 * 1024 * 1024, 62, (62, _HEADER_IMAGE), False)
+_HEADER = _Limits("header", 0xFFFF, 0x0FFFFFFF, 63, (63,), True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Digest:
+    """A digest that a package can carry; the one of the uncompressed payload stands in for it.
+
+    rpm allows to store the payload either way (getAlt in lib/rpmvs.cc).
+    """
+
+    name: str
+    algorithm: str
+    kind: int
+    tag: int
+    tag_uncompressed: int | None = None
+
+
+_PACKAGE_DIGESTS = (_Digest("package digest (MD5)", "md5", _BIN, 1004),)
+_HEADER_DIGESTS = (
+    _Digest("header digest (SHA-1)", "sha1", _STRING, 269),
+    _Digest("header digest (SHA-256)", "sha256", _STRING, 273),
+    _Digest("header digest (SHA3-256)", "sha3_256", _STRING, 279),
+)
+# rpm takes 5092 for SHA-256 whatever 5093, its algorithm, says.
+_PAYLOAD_DIGESTS = (
+    _Digest("payload digest (SHA-256)", "sha256", _STRING_ARRAY, 5092, 5097),
+    _Digest("payload digest (SHA-512)", "sha512", _STRING, 5121, 5122),
+    _Digest("payload digest (SHA3-256)", "sha3_256", _STRING, 5123, 5124),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A whole package."""
+
+    pkgid: str  # SHA-256 of the whole file, in hexadecimal
+    size: int  # bytes
+    head: bytes  # lead, signature header, padding and header: all before the payload
+
+
+class Inspector:
+    """Takes the bytes of a file in chunks of any size; keeps the head, and nothing of the payload."""
+
+    def __init__(self, *, size: int | None = None) -> None:
+        """`size` is that of the file in bytes, where it is known before the file is read."""
+        self._size = size
+        self._announced: int | None = None
+        self._received = 0
+        self._pkgid = hashlib.sha256()
+        self._head = io.BytesIO()
+        self._head_is_read = False
+        self._payload_checks: Sequence[_Check] = ()
+        self._parts = self._read_head()
+        self._head_needed = next(self._parts)
+
+    @property
+    def announced_size(self) -> int | None:
+        """Bytes of the whole file by its signature header; None before that is read, and for v6."""
+        return self._announced
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes. Raises BadPackage as soon as no further ones could make the file whole."""
+        rest = memoryview(chunk)
+        self._received += len(rest)
+        self._pkgid.update(rest)
+        while rest and self._head.tell() < self._head_needed:
+            part = rest[: self._head_needed - self._head.tell()]
+            self._head.write(part)
+            rest = rest[len(part) :]
+            if self._head.tell() == self._head_needed:
+                self._head_needed = next(self._parts, self._head_needed)
+        if self._announced is not None and self._received > self._announced:
+            raise _wrong_size(self._received, self._announced)
+        for check in self._payload_checks:
+            check.hash.update(rest)
+
+    def finish(self) -> Inspection:
+        """The verdict after the last byte. Raises BadPackage with the reason when the file is not whole."""
+        if not self._received:
+            raise BadPackage("empty file")
+        expected = self._size if self._announced is None else self._announced
+        if expected is not None and self._received != expected:
+            raise _wrong_size(self._received, expected)
+        if not self._head_is_read:
+            raise BadPackage(f"truncated: the file ends before its payload, after {self._received} bytes")
+        for check in self._payload_checks:
+            check.verify()
+        return Inspection(self._pkgid.hexdigest(), self._received, self._head.getvalue())
+
+    def _read_head(self) -> Iterator[int]:
+        """Read the parts in their order; yields how long the head must be for the next one."""
+        yield len(_LEAD_MAGIC)
+        if (magic := self._head.getvalue()) != _LEAD_MAGIC:
+            raise BadPackage(f"not an RPM package: it begins with {magic!r}")
+        yield _LEAD.size
+        _check_lead(self._head.getvalue())
+
+        yield _LEAD.size + _INTRO.size
+        signature = _read_intro(self._head.getvalue(), _LEAD.size, _SIGNATURE)
+        yield signature.end
+        tags = _read_tags(self._head.getvalue(), signature)
+        header_start = signature.end + -signature.end % 8
+        self._announce(tags, header_start)
+        package_checks = _checks(tags, _PACKAGE_DIGESTS)
+        header_checks = _checks(tags, _HEADER_DIGESTS)
+
+        yield header_start + _INTRO.size
+        header = _read_intro(self._head.getvalue(), header_start, _HEADER)
+        if self._announced is not None and header.end > self._announced:
+            raise header.corrupt("longer than the file")
+        yield header.end
+        head = self._head.getvalue()
+        for check in (*package_checks, *header_checks):
+            check.hash.update(memoryview(head)[header_start:])
+        for check in header_checks:
+            check.verify()
+        payload_checks = _checks(_read_tags(head, header), _PAYLOAD_DIGESTS)
+        _check_coverage(header=package_checks + header_checks, payload=package_checks + payload_checks)
+        self._payload_checks = package_checks + payload_checks
+        self._head_is_read = True
+
+    def _announce(self, tags: _Tags, header_start: int) -> None:
+        size = tags.number(_LONGSIZE, _INT64)
+        if size is None:
+            size = tags.number(_SIZE, _INT32)
+        if size is None:
+            return
+        self._announced = header_start + size
+        if self._size is not None and self._size != self._announced:
+            raise _wrong_size(self._size, self._announced)
+
+
+def inspect(stream: BinaryIO, *, size: int) -> Inspection:
+    """Read a file of `size` bytes from its start. Raises BadPackage when it is not a whole package.
+
+    When it announces another size, it is not read beyond the chunk that tells so.
+    """
+    inspector = Inspector(size=size)
+    remaining = size
+    while remaining and (chunk := stream.read(min(_CHUNK, remaining))):
+        inspector.feed(chunk)
+        remaining -= len(chunk)
+    return inspector.finish()
+
+
+def _wrong_size(actual: int, announced: int) -> BadPackage:
+    if actual < announced:
+        return BadPackage(f"truncated: {actual} of {announced} bytes")
+    return BadPackage(f"too long: {actual} bytes where {announced} are announced")
+
+
+def _check_lead(head: bytes) -> None:
+    _, major, minor, _, signature_type = _LEAD.unpack(head)
+    if major not in _LEAD_MAJORS or signature_type != _HEADER_STYLE_SIGNATURE:
+        raise BadPackage(f"not an RPM package of a known version: {major}.{minor}, type {signature_type}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Structure:
+    """Where a header structure lies in the file: an intro, an index of entries, and their data."""
+
+    limits: _Limits
+    index: int
+    data: int
+    end: int
+
+    def corrupt(self, reason: str) -> BadPackage:
+        return BadPackage(f"corrupt {self.limits.name}: {reason}")
+
+
+def _read_intro(head: bytes, start: int, limits: _Limits) -> _Structure:
+    magic, entries, data_size = _INTRO.unpack_from(head, start)
+    index = start + _INTRO.size
+    data = index + entries * _ENTRY.size
+    structure = _Structure(limits, index, data, data + data_size)
+    if magic != _HEADER_MAGIC:
+        raise structure.corrupt("it does not begin as one")
+    if not 0 < entries <= limits.entries or data_size > limits.data_size:
+        raise structure.corrupt(f"{entries} entries with {data_size} bytes are not possible")
+    return structure
+
+
+class _Entry(NamedTuple):
+    tag: int
+    kind: int
+    offset: int  # in the data
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tags:
+    """The entries of a header structure by tag."""
+
+    head: bytes
+    structure: _Structure
+    entries: Mapping[int, _Entry]
+
+    def number(self, tag: int, kind: int) -> int | None:
+        entry = self._entry(tag, kind)
+        return None if entry is None else int.from_bytes(self._bytes(entry, _WIDTHS[kind]), "big")
+
+    def hexadecimal(self, tag: int | None, kind: int) -> str | None:
+        entry = self._entry(tag, kind)
+        if entry is None:
+            return None
+        if kind == _BIN:
+            return self._bytes(entry, min(entry.values, _LONGEST_DIGEST)).hex()
+        text = self._bytes(entry, _LONGEST_DIGEST + 1).partition(b"\0")[0]
+        return text.decode("ascii", "replace").lower()
+
+    def _entry(self, tag: int | None, kind: int) -> _Entry | None:
+        entry = None if tag is None else self.entries.get(tag)
+        if entry and (entry.kind != kind or (kind != _BIN and entry.values != 1)):
+            raise self.structure.corrupt(f"tag {tag} has {entry.values} values of type {entry.kind}")
+        return entry
+
+    def _bytes(self, entry: _Entry, size: int) -> bytes:
+        start = self.structure.data + entry.offset
+        return self.head[start : start + size]
+
+
+def _read_tags(head: bytes, structure: _Structure) -> _Tags:
+    """The first entry of each tag. Raises BadPackage unless all lie within the data, in order and apart."""
+    index = _ENTRY.iter_unpack(memoryview(head)[structure.index : structure.data])
+    entries = [_Entry._make(entry) for entry in index]
+    trailer = data_size = structure.end - structure.data
+    if entries[0].tag == structure.limits.region:
+        region = entries.pop(0)
+        _check_region(head, structure, region)
+        trailer = region.offset
+    following = [entry.offset for entry in entries[1:]] + [data_size]
+    for entry, next_offset in zip(entries, following, strict=False):
+        end = min(next_offset, trailer) if entry.offset < trailer + _ENTRY.size else next_offset
+        if entry.tag < _FIRST_TAG or entry.offset < 0 or not _fits(head, structure.data, entry, end):
+            raise structure.corrupt(f"tag {entry.tag} is not possible there")
+    return _Tags(head, structure, {entry.tag: entry for entry in reversed(entries)})
+
+
+def _fits(head: bytes, data: int, entry: _Entry, end: int) -> bool:
+    """Whether the values lie before `end`. Looks at each byte of the data once at most."""
+    if entry.values == 0 or (entry.kind == _STRING and entry.values != 1):
+        return False
+    if entry.kind in _TEXTS:
+        return head.count(b"\0", data + entry.offset, data + end) >= entry.values
+    width = _WIDTHS.get(entry.kind)
+    return width is not None and entry.offset % width == 0 and entry.offset + width * entry.values <= end
+
+
+def _check_region(head: bytes, structure: _Structure, entry: _Entry) -> None:
+    trailer_start = structure.data + entry.offset
+    trailer_end = trailer_start + _ENTRY.size
+    if not structure.data <= trailer_start or trailer_end > structure.end:
+        raise structure.corrupt("its region ends outside of it")
+    trailer = _Entry._make(_ENTRY.unpack_from(head, trailer_start))
+    if not (entry.kind == trailer.kind == _BIN and entry.values == trailer.values == _ENTRY.size):
+        raise structure.corrupt("its region is not one")
+    if trailer.tag not in structure.limits.trailers or trailer.offset % _ENTRY.size:
+        raise structure.corrupt("its region has no end")
+    index_size = structure.data - structure.index
+    is_all = (-trailer.offset, trailer_end) == (index_size, structure.end)
+    if not (is_all if structure.limits.region_is_all else 0 <= -trailer.offset <= index_size):
+        raise structure.corrupt("its region is not as large as its index")
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A digest that the package carries, and the hash that has to come to it."""
+
+    name: str
+    wanted: tuple[str, ...]  # any of them, in hexadecimal
+    hash: hashlib._Hash
+
+    def verify(self) -> None:
+        if self.hash.hexdigest() not in self.wanted:
+            raise BadPackage(f"{self.name} does not match: the file is corrupt")
+
+
+def _checks(tags: _Tags, digests: Sequence[_Digest]) -> tuple[_Check, ...]:
+    checks = []
+    for digest in digests:
+        found = (tags.hexadecimal(tag, digest.kind) for tag in (digest.tag, digest.tag_uncompressed))
+        if wanted := tuple(value for value in found if value is not None):
+            checks.append(_Check(digest.name, wanted, hashlib.new(digest.algorithm, usedforsecurity=False)))
+    return tuple(checks)
+
+
+def _check_coverage(*, header: Sequence[_Check], payload: Sequence[_Check]) -> None:
+    missing = [name for name, checks in (("header", header), ("payload", payload)) if not checks]
+    if missing:
+        raise BadPackage(f"carries no digest of its {' and '.join(missing)}, so it can not be checked")

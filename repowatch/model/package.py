@@ -1,0 +1,72 @@
+"""The values that describe one package file: what identifies it, and what is published of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What stat(2) says of a file. Equal stamps mean unchanged content.
+
+    ctime can not be set by a program, so a file replaced by another of the same size and mtime
+    (rsync -t, cp -p) still has another stamp.
+    """
+
+    size: int  # bytes
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+    def is_moved(self, before: Stamp) -> bool:
+        """Whether this is the same file after a rename, which changes nothing but ctime."""
+        return (self.size, self.mtime_ns, self.inode) == (before.size, before.mtime_ns, before.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Nevra:
+    """Name, epoch, version, release and architecture of a package."""
+
+    name: str
+    epoch: str
+    version: str
+    release: str
+    arch: str
+
+    def __str__(self) -> str:
+        epoch = "" if self.epoch in ("", "0") else f"{self.epoch}:"
+        return f"{self.name}-{epoch}{self.version}-{self.release}.{self.arch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A listed package, as the catalog remembers it."""
+
+    location_href: str
+    pkgid: str  # SHA-256 of the whole file, in hexadecimal
+    nevra: Nevra
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package that was read whole, with its elements of the three metadata files."""
+
+    entry: Entry
+    primary: bytes
+    filelists: bytes
+    other: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that is not listed, and why."""
+
+    location_href: str
+    stamp: Stamp | None  # None where not even stat was possible
+    reason: str

@@ -1,0 +1,72 @@
+"""What was heard of and not yet looked at: settle and deadline.
+
+Settle is the quiet time after the last event about a name; a file that is still written to makes
+events all the time and stays here, unread. Deadline bounds the batch: the names that are quiet do
+not wait longer than this for the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# More names than this at once are not worth telling apart: look at the whole tree instead.
+MOST_NAMES = 8192
+
+
+@dataclass(slots=True)
+class _Heard:
+    first: float
+    last: float
+
+
+class Pending:
+    """Names that settle. Times are monotonic seconds, passed in."""
+
+    def __init__(self, *, settle: float, deadline: float) -> None:
+        self.settle = settle
+        self.deadline = deadline
+        self._heard: dict[str, _Heard] = {}
+        self._everything: _Heard | None = None
+
+    def __len__(self) -> int:
+        return len(self._heard) + bool(self._everything)
+
+    def hear(self, name: str, now: float) -> None:
+        """Something may have happened to `name`, a path relative to the repository root; "" is all of it."""
+        if name == "" or len(self._heard) >= MOST_NAMES:
+            if self._everything is None:
+                self._everything = _Heard(now, now)
+            self._everything.last = now
+            return
+        heard = self._heard.setdefault(name, _Heard(now, now))
+        heard.last = now
+
+    def due_at(self) -> float | None:
+        """When there is next something to take; None when nothing is pending."""
+        heards = list(self._heard.values())
+        ready = [heard.last + self.settle for heard in heards]
+        if self._everything is not None:
+            heards.append(self._everything)
+            ready.append(self._everything_ready_at(self._everything))
+        if not heards:
+            return None
+        patience_ends = min(heard.first for heard in heards) + self.deadline
+        return min(max(ready), max(patience_ends, min(ready)))
+
+    def _everything_ready_at(self, heard: _Heard) -> float:
+        """The whole tree is looked at when the deadline says so, quiet or not: files that are still
+        written to are recognised one by one."""
+        return min(heard.last + self.settle, heard.first + self.deadline)
+
+    def take(self, now: float) -> set[str]:
+        """The names to look at now: empty before `due_at`, else all that are quiet."""
+        due = self.due_at()
+        if due is None or now < due:
+            return set()
+        taken = {name for name, heard in self._heard.items() if heard.last + self.settle <= now}
+        for name in taken:
+            del self._heard[name]
+        if self._everything is not None and self._everything_ready_at(self._everything) <= now:
+            self._everything = None
+            taken.add("")
+        return taken

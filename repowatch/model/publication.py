@@ -1,0 +1,43 @@
+"""A publication: one revision of a repository as clients see it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from repowatch.model.package import Entry
+from repowatch.model.repomd import Record
+
+
+@dataclass(frozen=True, slots=True)
+class RepomdFile:
+    """Which file repomd.xml is, so that its ETag can be told from stat alone."""
+
+    checksum: str  # SHA-256 of its bytes, in hexadecimal
+    inode: int
+
+    @classmethod
+    def of(cls, text: bytes, status: os.stat_result) -> RepomdFile:
+        return cls(hashlib.sha256(text).hexdigest(), status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One revision. Replaced whole; other threads than the updater's see nothing else."""
+
+    revision: int
+    records: tuple[Record, ...]
+    entries: Mapping[str, Entry]  # the listed packages by location_href
+    repomd: RepomdFile
+    published_at: float  # seconds since 1970
+    seconds: float  # what making it took
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The answer to a change: the revision that shows it."""
+
+    revision: int
+    replaced: bool  # whether something had the name before
