@@ -1,0 +1,1 @@
+"""One tree of packages and its metadata."""

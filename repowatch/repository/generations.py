@@ -1,0 +1,99 @@
+"""Superseded metadata files: how long they are kept, and how fast new ones may follow.
+
+A client that took repomd.xml a moment ago still fetches the files it names. So a superseded file is
+kept for an hour while all of them together stay small enough, and never less than a minute; when
+publications come so fast that a minute of them would not fit, they have to come slower. Ages are
+monotonic: a clock that jumps removes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from repowatch.system.files import remove_if_there
+
+KEPT = 3600.0  # seconds, while there is space
+KEPT_AT_LEAST = 60.0  # seconds, whatever the space
+
+DEFAULT_SPACE = 2 << 30  # bytes, or four generations if that is more
+
+# What createrepo_c and repowatch call metadata files; nothing else in repodata/ is ever removed.
+_OURS = re.compile(
+    r"^[0-9a-f]{32,128}-(primary|filelists|filelists-ext|other)(\.xml|\.sqlite)(\.(gz|zst|bz2|xz|zck))?$"
+)
+
+
+class Generations:
+    """The metadata files in repodata/ that no longer belong to the published revision."""
+
+    def __init__(self, directory: str, *, keep_space: int | None) -> None:
+        self._directory = directory
+        self._space_wanted = keep_space
+        self._superseded: dict[str, tuple[float, int]] = {}  # name: since when, bytes; oldest first
+        self._generation = 0  # bytes of the current one
+        self._last = float("-inf")  # when the current one was published
+
+    def found(self, names: Iterable[str], *, current: Iterable[str], now: float) -> None:
+        """At start: what lies in repodata/ and is not current counts as superseded from now on."""
+        kept = set(current)
+        for name in sorted(names):
+            if name not in kept and _OURS.match(name):
+                self._superseded[name] = (now, self._size(name))
+
+    def published(self, new: Iterable[str], *, before: Iterable[str], now: float) -> None:
+        """A publication names the files of `new`; the one before it named those of `before`."""
+        current = set(new)
+        for name in before:
+            if name not in current:
+                self._superseded.pop(name, None)
+                self._superseded[name] = (now, self._size(name))
+        for name in current:
+            self._superseded.pop(name, None)
+        self._generation = sum(map(self._size, current))
+        self._last = now
+
+    @property
+    def space(self) -> int:
+        """Bytes that superseded files may take together."""
+        if self._space_wanted is not None:
+            return self._space_wanted
+        return max(DEFAULT_SPACE, 4 * self._generation)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that superseded files take now."""
+        return sum(size for _, size in self._superseded.values())
+
+    def next_publication_at(self) -> float:
+        """The earliest moment for the next publication; in the past while there is space.
+
+        Beyond half the space, publications are spaced so that a minute of them fits the other half.
+        """
+        half = self.space / 2
+        if self.kept + self._generation <= half:
+            return float("-inf")
+        return self._last + KEPT_AT_LEAST * self._generation / max(half, 1)
+
+    def next_sweep_at(self) -> float | None:
+        """When there is next something to remove; None when nothing is superseded."""
+        for since, _ in self._superseded.values():
+            return since + (KEPT_AT_LEAST if self.kept > self.space / 2 else KEPT)
+        return None
+
+    def sweep(self, now: float) -> list[str]:
+        """Remove what has been kept long enough, oldest first; the names. Raises OSError."""
+        removed = []
+        while (due := self.next_sweep_at()) is not None and due <= now:
+            name = next(iter(self._superseded))
+            remove_if_there(os.path.join(self._directory, name))
+            del self._superseded[name]
+            removed.append(name)
+        return removed
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self._directory, name)).st_size
+        except FileNotFoundError:
+            return 0

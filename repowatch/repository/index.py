@@ -1,0 +1,410 @@
+"""One turn of a repository: look at names, read what changed, publish, answer.
+
+`Index` owns the tree's catalog and what is rejected. It is used by one thread: the updater's in the
+daemon, the command's in `repowatch index`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from repowatch.errors import RepowatchError
+from repowatch.model.catalog import Catalog, Segment
+from repowatch.model.digests import Inspection
+from repowatch.model.package import Entry, Package, Rejected, Stamp
+from repowatch.model.publication import Listed, Publication
+from repowatch.repository import cache
+from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
+from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
+from repowatch.repository.segments import Segments
+from repowatch.repository.tree import Found, Tree
+from repowatch.system.clock import Clock
+from repowatch.system.files import Lock, make_directories
+
+log = logging.getLogger(__name__)
+
+# Files read between two publications once something is published, so that uploads get their turn.
+MOST_READ = 512
+
+EMPTY = "empty file"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A package to be published from staging."""
+
+    location_href: str
+    staged: str  # path, on the repository's file system
+    package: Package | None  # None: an empty file, accepted and not listed
+    check: Callable[[], None]  # raises what refuses it at the last moment
+    departs: str | None = None  # the location_href that `staged` is the file of (MOVE)
+    answer: Future[Listed] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Departure:
+    """A package to be unlisted and removed."""
+
+    location_href: str
+    check: Callable[[], None]
+    answer: Future[Listed] = field(default_factory=Future)
+
+
+class PublicationFailed(RepowatchError):
+    """The old view stands; `error` says why, `again` which names have to be looked at again."""
+
+    def __init__(self, error: Exception, *, again: set[str]) -> None:
+        super().__init__(f"the publication failed: {error}")
+        self.error = error
+        self.again = again
+
+
+@dataclass(slots=True)
+class Again:
+    """Names that have to be looked at again: when they are quiet, or right away."""
+
+    unsettled: set[str] = field(default_factory=set)
+    left_over: set[str] = field(default_factory=set)
+
+
+class Stopped(Exception):
+    """The turn was given up because it was asked to stop."""
+
+
+class Index:
+    """A repository on disk: its lock, tree, catalog and publisher."""
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        name: str,
+        readers: Readers,
+        pool: ThreadPoolExecutor,
+        clock: Clock,
+        exclude: Sequence[str] = (),
+        keep_space: int | None = None,
+        settle: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.root = root
+        self.tree = Tree(root, exclude=exclude)
+        self.staging = os.path.join(root, ".repowatch", "staging")
+        self.rejected: Mapping[str, Rejected] = {}
+        self.publication: Publication | None = None
+        self.reading: tuple[int, int] = (0, 0)  # files read of files to read, in this turn
+        self.stopping: Callable[[], bool] = lambda: False
+        self.progress: Callable[[int, int], None] = lambda done, total: None
+        self._catalog = Catalog()
+        self._readers = readers
+        self._clock = clock
+        self._settle = settle
+        self._segments = Segments(pool)
+        self._publisher = Publisher(root, staging=self.staging, clock=clock, keep_space=keep_space)
+        self._lock: Lock | None = None
+        self._cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
+        self._saved: Mapping[str, Entry] | None = None  # the entries that the cache on disk knows
+        self._written: Sequence[Segment] | None = None  # the segments that are published
+
+    def open(self) -> None:
+        """Take the lock, clear staging, and take over what is published.
+
+        Raises UsageError when another process writes this repository, OSError.
+        """
+        private = os.path.dirname(self.staging)
+        make_directories(private, below=self.root)
+        os.chmod(private, 0o700)
+        self._lock = Lock(os.path.join(private, "lock"))
+        shutil.rmtree(self.staging, ignore_errors=True)
+        make_directories(self.staging, below=self.root)
+        make_directories(os.path.dirname(self._cache), below=self.root)
+        self._publisher.open()
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take over from the cache what need not be read again."""
+        restored = cache.load(self._cache, self.root)
+        if restored is None:
+            return
+        self._catalog = restored.catalog
+        self.rejected = restored.rejected
+        if self._publisher.is_current(restored.location_hrefs):
+            self._written = restored.catalog.segments
+
+    def save(self) -> None:
+        """Write the cache when it does not know the publication yet."""
+        publication = self.publication
+        if publication is None or publication.entries is self._saved:
+            return
+        self._saved = publication.entries
+        try:
+            cache.save(
+                self._cache,
+                entries=self._catalog.entries,
+                segments=self._catalog.segments,
+                rejected=self.rejected.values(),
+                records=publication.records,
+            )
+        except OSError as error:
+            log.warning("%s: the cache can not be written: %s; the next start is slower", self.name, error)
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def generations(self) -> tuple[float, float | None]:
+        """When the next publication may be, and when there is next something to sweep (monotonic)."""
+        generations = self._publisher.generations
+        return generations.next_publication_at(), generations.next_sweep_at()
+
+    def sweep(self) -> None:
+        """Remove superseded metadata files whose time has come."""
+        for name in self._publisher.sweep():
+            log.debug("%s: removed the superseded %s", self.name, name)
+
+    def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
+        """What is published of a staged package. Raises BadPackage. May be called from any thread."""
+        return self._readers.describe(inspection, location_href=location_href, stamp=stamp)
+
+    def turn(
+        self,
+        names: Iterable[str],
+        *,
+        at_once: Iterable[str] = (),
+        arrivals: Sequence[Arrival] = (),
+        departures: Sequence[Departure] = (),
+    ) -> Again:
+        """Look at names, read what changed, publish, and answer arrivals and departures.
+
+        Files below a name that is a directory must have been left alone for `settle` seconds, except for
+        the names of `at_once`. Raises PublicationFailed after refusing the arrivals, and Stopped.
+        """
+        started = time.perf_counter()
+        again = self._update_from_files(
+            chain(self._look(names, settled=True), self._look(at_once, settled=False))
+        )
+        again.unsettled.update(self._publish(arrivals, departures, started))
+        return again
+
+    # -- files -------------------------------------------------------------------------------
+
+    def _update_from_files(self, looked_at: Iterable[tuple[str, Found | None]]) -> Again:
+        again = Again()
+        to_read: list[ToRead] = []
+        unlisted: list[str] = []
+        rejected = dict(self.rejected)
+        for location_href, found in looked_at:
+            if found is None:
+                unlisted.append(location_href)
+                rejected.pop(location_href, None)
+            elif found.problem is not None:
+                unlisted.append(location_href)
+                self._reject(Rejected(location_href, found.stamp, found.problem), rejected)
+            elif found.fresh:
+                again.unsettled.add(location_href)
+            else:
+                to_read.append(ToRead(self.tree.path(location_href), location_href, found.stamp))
+        if self.publication is not None and len(to_read) > MOST_READ:
+            again.left_over.update(file.location_href for file in to_read[MOST_READ:])
+            del to_read[MOST_READ:]
+        put = self._read(to_read, unlisted, again, rejected)
+        self._catalog.change(put, unlisted)
+        self.rejected = rejected
+        return again
+
+    def _look(self, names: Iterable[str], *, settled: bool) -> Iterator[tuple[str, Found | None]]:
+        """What changed on disk for each name, and for each known name below those that are directories."""
+        seen: dict[str, Found | None] = {}
+        quiet_since = self._clock.now() - self._settle if settled else None
+        known = self._catalog.entries.keys() | self.rejected.keys()
+        for name in names:
+            if name and self.tree.is_package_name(name) and not os.path.isdir(self.tree.path(name)):
+                seen[name] = self.tree.look(name)
+                continue
+            prefix = f"{name}/" if name else ""
+            seen.update((each, None) for each in known if each.startswith(prefix) or each == name)
+            if not name or self.tree.concerns(name):
+                seen.update(
+                    (found.location_href, found) for found in self.tree.scan(name, quiet_since=quiet_since)
+                )
+        for name, found in seen.items():
+            if found is None or found.stamp is None or found.stamp != self._known(name):
+                yield name, found
+
+    def _known(self, location_href: str) -> Stamp | None:
+        """The stamp of a file whose content is known already, listed or rejected."""
+        entry = self._catalog.entries.get(location_href)
+        if entry is not None:
+            return entry.stamp
+        rejected = self.rejected.get(location_href)
+        return rejected.stamp if rejected else None
+
+    def _read(
+        self, files: Sequence[ToRead], unlisted: list[str], again: Again, rejected: dict[str, Rejected]
+    ) -> list[Package]:
+        """The packages read; what is no package is added to the others."""
+        put: list[Package] = []
+        self.reading = (0, len(files))
+        for outcome in self._readers.read_each(files):
+            if self.stopping():
+                raise Stopped
+            self.reading = (self.reading[0] + 1, len(files))
+            self.progress(*self.reading)
+            match outcome:
+                case Package():
+                    put.append(outcome)
+                    rejected.pop(outcome.entry.location_href, None)
+                case Rejected():
+                    unlisted.append(outcome.location_href)
+                    self._reject(outcome, rejected)
+                case Gone():
+                    unlisted.append(outcome.location_href)
+                    rejected.pop(outcome.location_href, None)
+                case Unsettled():
+                    again.unsettled.add(outcome.location_href)
+        self.reading = (0, 0)
+        return put
+
+    def _reject(self, new: Rejected, rejected: dict[str, Rejected]) -> None:
+        old = rejected.get(new.location_href)
+        rejected[new.location_href] = new
+        if old is None or old.reason != new.reason:
+            log.warning("%s: not listed: %s: %s", self.name, new.location_href, new.reason)
+
+    # -- publication -------------------------------------------------------------------------
+
+    def _publish(
+        self, arrivals: Sequence[Arrival], departures: Sequence[Departure], started: float
+    ) -> set[str]:
+        """Publish the catalog with the arrivals and departures, and answer them.
+
+        An arrival that is refused at the last moment is left out, and the rest published without it.
+        Returns names to look at again.
+        """
+        wanted = [arrival for arrival in arrivals if _is_on(arrival)]
+        leaving = [departure for departure in departures if _is_on(departure)]
+        replaced = {arrival: os.path.lexists(self.tree.path(arrival.location_href)) for arrival in wanted}
+        to_place = {
+            Placement(arrival.staged, self.tree.path(arrival.location_href), arrival.check): arrival
+            for arrival in wanted
+        }
+        facts = self._catalog.entries, self._catalog.segments
+        while True:
+            self._list(wanted, leaving)
+            try:
+                self._write(list(to_place), [self.tree.path(each.location_href) for each in leaving], started)
+            except PlacementRefused as error:
+                self._catalog.entries, self._catalog.segments = facts
+                for placement in error.placed:
+                    del to_place[placement]
+                refused = to_place.pop(error.refused)
+                wanted.remove(refused)
+                refused.answer.set_exception(error.error)
+            except (OSError, RepowatchError) as error:
+                self._catalog.entries, self._catalog.segments = facts
+                _answer_all([*wanted, *leaving], error)
+                raise PublicationFailed(error, again={change.location_href for change in wanted}) from error
+            else:
+                break
+        again = self._restamp(wanted)
+        revision = self.publication.revision if self.publication else 0
+        for departure in leaving:
+            departure.answer.set_result(Listed(revision, replaced=True))
+        for arrival in wanted:
+            arrival.answer.set_result(Listed(revision, replaced=replaced[arrival]))
+        return again
+
+    def _list(self, arrivals: Sequence[Arrival], departures: Sequence[Departure]) -> None:
+        unlisted = [departure.location_href for departure in departures]
+        unlisted += [arrival.departs for arrival in arrivals if arrival.departs]
+        unlisted += [arrival.location_href for arrival in arrivals if not arrival.package]
+        self._catalog.change([arrival.package for arrival in arrivals if arrival.package], unlisted)
+
+    def _write(self, placements: Sequence[Placement], removals: Sequence[str], started: float) -> None:
+        """Bring disk and `publication` to what the catalog says."""
+        segments = self._catalog.segments
+        files = None if segments is self._written else self._segments.files(segments)
+        changed = files is not None and not self._publisher.is_published(files)
+        if files is not None and changed:
+            self._publisher.publish(files, placements=placements, removals=removals)
+        else:
+            self._publisher.place(placements)
+            self._publisher.remove(removals)
+        self._written = segments
+        if changed or self.publication is None or self.publication.entries is not self._catalog.entries:
+            self._show(started, changed=changed)
+
+    def _show(self, started: float, *, changed: bool) -> None:
+        """Let the other threads see what is published now."""
+        before = self.publication
+        repomd = self._publisher.repomd
+        seconds = time.perf_counter() - started
+        self.publication = Publication(
+            revision=repomd.revision,
+            records=repomd.records,
+            entries=self._catalog.entries,
+            repomd=self._publisher.repomd_file,
+            published_at=self._clock.now() if changed or before is None else before.published_at,
+            seconds=seconds if changed or before is None else before.seconds,
+        )
+        if changed or before is None:
+            old = before.entries if before else {}
+            new = self._catalog.entries
+            log.info(
+                "%s: revision %d: %d packages, %d added, %d removed, %.0f ms",
+                self.name,
+                repomd.revision,
+                len(new),
+                len(new.keys() - old.keys()),
+                len(old.keys() - new.keys()),
+                seconds * 1000,
+            )
+
+    def _restamp(self, arrivals: Sequence[Arrival]) -> set[str]:
+        """Take the stamps that the rename gave; the names that are another file already."""
+        entries: list[Entry] = []
+        again: set[str] = set()
+        rejected = dict(self.rejected)
+        for arrival in arrivals:
+            found = self.tree.look(arrival.location_href)
+            rejected.pop(arrival.location_href, None)
+            if arrival.departs:
+                rejected.pop(arrival.departs, None)
+            stamp = found.stamp if found else None
+            if arrival.package is None:
+                rejected[arrival.location_href] = Rejected(arrival.location_href, stamp, EMPTY)
+            elif stamp is None or not stamp.is_moved(arrival.package.entry.stamp):
+                again.add(arrival.location_href)
+            else:
+                entries.append(replace(arrival.package.entry, stamp=stamp))
+        if entries and self.publication:
+            self._catalog.restamp(entries)
+            self.publication = replace(self.publication, entries=self._catalog.entries)
+        self.rejected = rejected
+        return again
+
+
+def _answer_all(changes: Sequence[Arrival | Departure], error: Exception) -> None:
+    for change in changes:
+        change.answer.set_exception(error)
+
+
+def _is_on(change: Arrival | Departure) -> bool:
+    """Whether a change is still wanted and allowed; a refusal is its answer."""
+    if not change.answer.set_running_or_notify_cancel():
+        return False
+    try:
+        change.check()
+    except (OSError, RepowatchError) as error:
+        change.answer.set_exception(error)
+        return False
+    return True

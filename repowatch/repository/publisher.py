@@ -1,0 +1,204 @@
+"""Publication: the one place that writes repomd.xml, and the order that keeps every view whole.
+
+    1. write the metadata files aside, fsync each, give them their checksum's name; write repomd.xml aside
+    2. fsync repodata/
+    3. rename the arrived packages to their names, fsync their directories
+    4. rename repomd.xml, fsync repodata/
+    5. remove the packages that were deleted
+
+A client that read the old repomd.xml finds its files, because they are removed only later
+(`generations`); one that read the new finds its files, because they were durable before it was. What can
+run out of space comes before the first step that clients can see. A process that dies anywhere leaves
+either the old view or the new one, and at most files that no repomd.xml names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from repowatch.errors import RepowatchError
+from repowatch.model.catalog import KINDS
+from repowatch.model.publication import RepomdFile
+from repowatch.model.repomd import LARGEST, BadRepomd, Record, Repomd, parse, render
+from repowatch.repository.generations import Generations
+from repowatch.repository.segments import MetadataFile
+from repowatch.system.clock import Clock
+from repowatch.system.files import fsync_directory, make_directories, remove_if_there, write_durably
+
+# Record types that are made here, or that other tools make from the same packages: never carried along.
+_MADE = frozenset(f"{kind}{form}" for kind in (*KINDS, "filelists-ext") for form in ("", "_db", "_zck"))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A package to be renamed to its name in the tree."""
+
+    staged: str
+    target: str
+    check: Callable[[], None]  # made right before the rename; raises what refuses it
+
+
+class PlacementRefused(RepowatchError):
+    """A package could not get its name; nothing was published, but those of `placed` have theirs."""
+
+    def __init__(self, refused: Placement, error: Exception, *, placed: Sequence[Placement]) -> None:
+        super().__init__(str(error))
+        self.refused = refused
+        self.error = error
+        self.placed = tuple(placed)
+
+
+class Publisher:
+    """Writes one repository's repodata/. Not safe for use from several threads."""
+
+    def __init__(self, root: str, *, staging: str, clock: Clock, keep_space: int | None) -> None:
+        self.directory = os.path.join(root, "repodata")
+        self._root = root
+        self._staging = staging
+        self._clock = clock
+        self.generations = Generations(self.directory, keep_space=keep_space)
+        self.repomd = Repomd(0, ())
+        self.repomd_file = RepomdFile("", 0)
+        self._good: set[str] = set()  # names of files known to be whole on disk
+
+    def open(self) -> Repomd:
+        """Take over what is published: revision, records. A damaged repomd.xml counts as none."""
+        make_directories(self.directory, below=self._root)
+        with contextlib.suppress(FileNotFoundError, BadRepomd), open(self._path("repomd.xml"), "rb") as file:
+            text = file.read()
+            self.repomd = parse(text)
+            self.repomd_file = RepomdFile.of(text, os.fstat(file.fileno()))
+        self._good = {
+            os.path.basename(record.location_href) for record in self.repomd.records if self._is_whole(record)
+        }
+        self.generations.found(
+            os.listdir(self.directory), current=_names(self.repomd.records), now=self._clock.monotonic()
+        )
+        return self.repomd
+
+    def is_published(self, files: Sequence[MetadataFile]) -> bool:
+        """Whether just these files are published and whole already."""
+        made = {record.type: record.checksum for record in self.repomd.records if record.type in _MADE}
+        return made == {file.kind: file.checksum for file in files} and all(
+            file.name in self._good for file in files
+        )
+
+    def is_current(self, location_hrefs: Sequence[str]) -> bool:
+        """Whether just these metadata files are published and whole."""
+        made = [record.location_href for record in self.repomd.records if record.type in _MADE]
+        return sorted(made) == sorted(location_hrefs) and all(
+            os.path.basename(location_href) in self._good for location_href in made
+        )
+
+    def publish(
+        self,
+        files: Sequence[MetadataFile],
+        *,
+        placements: Sequence[Placement] = (),
+        removals: Sequence[str] = (),
+    ) -> Repomd:
+        """Publish these files in the order above; what is published now.
+
+        Raises PlacementRefused, and OSError: then repomd.xml is the old one.
+        """
+        for file in files:
+            self._write(file)
+        now = max([int(self._clock.now()), *(record.timestamp for record in self.repomd.records)])
+        records = (*(self._record(file, now) for file in files), *self._carried())
+        repomd = Repomd(max(self.repomd.revision + 1, int(self._clock.now())), records)
+        text = render(repomd)
+        if len(text) > LARGEST:
+            raise RepowatchError(f"repomd.xml would have {len(text)} bytes; yum reads at most {LARGEST}")
+        aside = os.path.join(self._staging, "repomd.xml")
+        write_durably(aside, [text])
+        fsync_directory(self.directory)
+
+        self.place(placements)
+        os.rename(aside, self._path("repomd.xml"))
+        fsync_directory(self.directory)
+
+        before, self.repomd = self.repomd, repomd
+        self.repomd_file = RepomdFile.of(text, os.stat(self._path("repomd.xml")))
+        self._good |= {file.name for file in files}
+        self.generations.published(
+            _names(records), before=_names(before.records), now=self._clock.monotonic()
+        )
+        self.remove(removals)
+        return repomd
+
+    def place(self, placements: Sequence[Placement]) -> None:
+        """Step 3: rename packages to their names, durably. Raises PlacementRefused and OSError."""
+        placed: list[Placement] = []
+        directories = set()
+        for placement in placements:
+            try:
+                placement.check()
+                make_directories(os.path.dirname(placement.target), below=self._root)
+                os.rename(placement.staged, placement.target)
+            except (OSError, RepowatchError) as error:
+                raise PlacementRefused(placement, error, placed=placed) from error
+            placed.append(placement)
+            directories |= {os.path.dirname(placement.target), os.path.dirname(placement.staged)}
+        for directory in directories:
+            fsync_directory(directory)
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove package files, durably. Raises OSError."""
+        for path in paths:
+            remove_if_there(path)
+        for directory in {os.path.dirname(path) for path in paths}:
+            with contextlib.suppress(FileNotFoundError):
+                fsync_directory(directory)
+
+    def sweep(self) -> list[str]:
+        """Remove the superseded files whose time has come; their names."""
+        removed = self.generations.sweep(self._clock.monotonic())
+        self._good.difference_update(removed)
+        return removed
+
+    def _write(self, file: MetadataFile) -> None:
+        if file.name in self._good:
+            return
+        aside = os.path.join(self._staging, file.name)
+        write_durably(aside, file.pieces)
+        os.rename(aside, self._path(file.name))
+
+    def _record(self, file: MetadataFile, now: int) -> Record:
+        for record in self.repomd.records:
+            if record.type == file.kind and record.checksum == file.checksum:
+                now = record.timestamp
+        return Record(
+            type=file.kind,
+            checksum=file.checksum,
+            location_href=f"repodata/{file.name}",
+            timestamp=now,
+            size=file.size,
+            open_checksum=file.open_checksum,
+            open_size=file.open_size,
+        )
+
+    def _carried(self) -> tuple[Record, ...]:
+        """Records of other kinds that another tool put into repomd.xml: group, updateinfo, modules, ..."""
+        return tuple(
+            record
+            for record in self.repomd.records
+            if record.type not in _MADE and os.path.exists(os.path.join(self._root, record.location_href))
+        )
+
+    def _is_whole(self, record: Record) -> bool:
+        try:
+            with open(os.path.join(self._root, record.location_href), "rb") as file:
+                return hashlib.file_digest(file, record.checksum_type).hexdigest() == record.checksum
+        except (OSError, ValueError):
+            return False
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    return [os.path.basename(record.location_href) for record in records]

@@ -1,0 +1,249 @@
+"""When a repository is brought up to date: one thread, and the one list of what wakes it.
+
+Others only put something into its inbox: the watcher names that changed, the doors arrivals and
+departures. They never wait for the work, except on an answer that they asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from repowatch.errors import RepowatchError
+from repowatch.model.digests import Inspection
+from repowatch.model.package import Stamp
+from repowatch.model.pending import Pending
+from repowatch.model.publication import Listed
+from repowatch.repository.index import Again, Arrival, Departure, Index, PublicationFailed, Stopped
+from repowatch.system.clock import Clock
+
+log = logging.getLogger(__name__)
+
+RESCAN = 600.0  # seconds between two looks at the whole tree, in case an event was lost
+RETRY = (1.0, 30.0)  # seconds until a failed publication is tried again: first, and at most
+SAVE = 10.0  # seconds after a publication until the cache knows it
+LATE = 30.0  # seconds beyond the deadline after which health says so
+
+
+@dataclass(slots=True)
+class _Inbox:
+    names: set[str] = field(default_factory=set)  # to settle
+    now: set[str] = field(default_factory=set)  # to look at without settling
+    arrivals: list[Arrival] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+    looks: list[Future[Listed]] = field(default_factory=list)  # answered after the next turn
+
+    def is_urgent(self) -> bool:
+        return bool(self.now or self.arrivals or self.departures or self.looks)
+
+    def refuse(self, error: Exception) -> None:
+        """Answer everything that was not answered yet."""
+        changes: list[Arrival | Departure] = [*self.arrivals, *self.departures]
+        for answer in (*(change.answer for change in changes), *self.looks):
+            if not answer.done():
+                answer.set_exception(error)
+
+
+class Updater:
+    """Keeps one repository's metadata up to date."""
+
+    def __init__(self, index: Index, *, clock: Clock, settle: float, deadline: float) -> None:
+        self.index = index
+        self.trouble: str | None = None  # why the last publication failed
+        self.rescan_every = RESCAN
+        self._clock = clock
+        self._deadline = deadline
+        self._pending = Pending(settle=settle, deadline=deadline)
+        self._changed = threading.Condition()
+        self._inbox = _Inbox()
+        self._stopping = False
+        self._retry_at: float | None = None
+        self._retry_after = RETRY[0]
+        self._rescan_at = clock.monotonic()
+        self._save_at = math.inf
+        self._due_since: float | None = None
+        index.stopping = lambda: self._stopping
+
+    # -- for other threads -------------------------------------------------------------------
+
+    def hint(self, name: str) -> None:
+        """Something may have happened to a path relative to the root; "" means anywhere."""
+        with self._posting() as inbox:
+            inbox.names.add(name)
+
+    def look(self, name: str) -> Future[Listed]:
+        """Look at a name without letting it settle; the answer comes when what was found is published."""
+        answer: Future[Listed] = Future()
+        with self._posting() as inbox:
+            inbox.now.add(name)
+            inbox.looks.append(answer)
+        return answer
+
+    def admit(
+        self,
+        location_href: str,
+        *,
+        staged: str,
+        inspection: Inspection | None,
+        stamp: Stamp,
+        check: Callable[[], None],
+        departs: str | None = None,
+    ) -> Future[Listed]:
+        """Publish a staged file under a name; `inspection` None means an empty file, which is not listed.
+
+        `check` is called right before the file gets its name and may raise; the answer then carries that.
+        Raises BadPackage when the package can not be described.
+        """
+        package = None
+        if inspection is not None:
+            package = self.index.describe(inspection, location_href=location_href, stamp=stamp)
+        arrival = Arrival(location_href, staged, package, check, departs)
+        with self._posting() as inbox:
+            inbox.arrivals.append(arrival)
+        return arrival.answer
+
+    def remove(self, location_href: str, *, check: Callable[[], None]) -> Future[Listed]:
+        """Unlist a package, then remove its file."""
+        departure = Departure(location_href, check)
+        with self._posting() as inbox:
+            inbox.departures.append(departure)
+        return departure.answer
+
+    def stop(self) -> None:
+        """End `run` after the publication in hand; what only settles is left to the next start."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def health(self) -> str | None:
+        """Why clients may not see what is in the tree; None when they do."""
+        if self.trouble is not None:
+            return self.trouble
+        since = self._due_since
+        if since is not None and self._clock.monotonic() - since > self._deadline + LATE:
+            return f"the metadata is {self._clock.monotonic() - since:.0f} s behind the tree"
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """Names that were heard of and not yet looked at."""
+        return len(self._pending)
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Keep the metadata up to date until `stop`."""
+        while (work := self._wait()) is not None:
+            names, inbox = work
+            self._due_since = self._due_since or self._clock.monotonic()
+            if names or inbox.is_urgent():
+                self._turn(names, inbox)
+            self.index.sweep()
+            if self._clock.monotonic() >= self._save_at:
+                self.index.save()
+                self._save_at = math.inf
+            if not self._inbox.is_urgent():
+                self._due_since = None
+        self.index.save()
+
+    def _wait(self) -> tuple[set[str], _Inbox] | None:
+        """Sleep until there is something to do; None when asked to stop and nothing is owed."""
+        with self._changed:
+            while True:
+                now = self._clock.monotonic()
+                for name in self._inbox.names:
+                    self._pending.hear(name, now)
+                self._inbox.names.clear()
+                if self._stopping and not self._inbox.is_urgent():
+                    return None
+                wake_at = self._wake_at()
+                if wake_at <= now:
+                    return self._taken(now)
+                self._changed.wait(min(wake_at - now, RESCAN))
+
+    def _wake_at(self) -> float:
+        """Every reason to wake up, the earliest first."""
+        publication_at, sweep_at = self.index.generations
+        reasons = [self._rescan_at, self._save_at]
+        if sweep_at is not None:
+            reasons.append(sweep_at)
+        if self._inbox.is_urgent():
+            reasons.append(publication_at)
+        if (due_at := self._pending.due_at()) is not None:
+            reasons.append(max(due_at, publication_at, self._retry_at or due_at))
+        if self._retry_at is not None:
+            reasons.append(self._retry_at)
+        return min(reasons)
+
+    def _taken(self, now: float) -> tuple[set[str], _Inbox]:
+        names: set[str] = set()
+        publication_at, _ = self.index.generations
+        if publication_at > now:
+            return names, _Inbox()
+        if now >= self._rescan_at or (self._retry_at is not None and now >= self._retry_at):
+            self._rescan_at = now + self.rescan_every
+            self._retry_at = None
+            names.add("")
+        names |= self._pending.take(now)
+        taken, self._inbox = self._inbox, _Inbox()
+        self._inbox.arrivals, taken.arrivals = _one_each(taken.arrivals)
+        return names | taken.now, taken
+
+    def _turn(self, names: Iterable[str], inbox: _Inbox) -> None:
+        try:
+            again = self.index.turn(
+                names, at_once=inbox.now, arrivals=inbox.arrivals, departures=inbox.departures
+            )
+        except Stopped:
+            inbox.refuse(RepowatchError("the daemon stops; nothing was kept, send it again"))
+        except PublicationFailed as error:
+            self._failed(error)
+            inbox.refuse(error.error)
+        else:
+            self._succeeded(again, inbox)
+
+    def _succeeded(self, again: Again, inbox: _Inbox) -> None:
+        self.trouble = None
+        self._retry_after = RETRY[0]
+        self._save_at = min(self._save_at, self._clock.monotonic() + SAVE)
+        publication = self.index.publication
+        with self._posting() as later:
+            later.names |= again.unsettled
+            later.now |= again.left_over
+            if again.left_over:
+                later.looks += inbox.looks
+                return
+        for look in inbox.looks:
+            look.set_result(Listed(publication.revision if publication else 0, replaced=True))
+
+    def _failed(self, error: PublicationFailed) -> None:
+        self.trouble = str(error)
+        log.error("%s: %s; the published metadata stays as it was", self.index.name, error)
+        self._retry_at = self._clock.monotonic() + self._retry_after
+        self._retry_after = min(2 * self._retry_after, RETRY[1])
+        with self._posting() as later:
+            later.names |= error.again
+
+    @contextlib.contextmanager
+    def _posting(self) -> Iterator[_Inbox]:
+        with self._changed:
+            yield self._inbox
+            self._changed.notify_all()
+
+
+def _one_each(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
+    """(later, now): at most one arrival for a name in a publication, so that each is listed once."""
+    now: dict[str, Arrival] = {}
+    later: list[Arrival] = []
+    for arrival in arrivals:
+        touched = {arrival.location_href, arrival.departs or arrival.location_href}
+        if touched & now.keys():
+            later.append(arrival)
+        else:
+            now.update(dict.fromkeys(touched, arrival))
+    return later, list({id(arrival): arrival for arrival in now.values()}.values())

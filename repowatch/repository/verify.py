@@ -1,0 +1,131 @@
+"""Does the published metadata say what the tree says? Compared byte for byte, from scratch."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from repowatch.model.catalog import KINDS, Catalog, Segment, location_of
+from repowatch.model.package import Package
+from repowatch.model.repomd import BadRepomd, Record, parse
+from repowatch.repository.readers import Readers, ToRead
+from repowatch.repository.segments import open_bytes
+from repowatch.repository.tree import Tree
+
+_OPENERS: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+    ".xml": bytes,
+}
+
+_END = b"</package>\n"
+
+
+def differences(
+    tree: Tree, *, readers: Readers, pool: ThreadPoolExecutor, progress: Callable[[int, int], None]
+) -> Iterator[str]:
+    """Each difference between what is published and what is in the tree, in one line; none when they agree.
+
+    Nothing is written and no lock is taken; a tree that changes meanwhile may be found different.
+    """
+    try:
+        with open(os.path.join(tree.root, "repodata", "repomd.xml"), "rb") as file:
+            records = {record.type: record for record in parse(file.read()).records}
+    except FileNotFoundError:
+        yield "repodata/repomd.xml is missing"
+        return
+    except (OSError, BadRepomd) as error:
+        yield f"repodata/repomd.xml: {error}"
+        return
+    damaged = set()
+    problems = pool.map(lambda record: _damage(tree, record), records.values())
+    for record, problem in zip(records.values(), problems, strict=True):
+        if problem:
+            damaged.add(record.type)
+            yield f"{record.location_href}: {problem}"
+    segments = _segments(tree, readers, progress)
+    for kind, name in enumerate(KINDS):
+        if name not in records:
+            yield f"repomd.xml names no {name}"
+        elif name not in damaged:
+            yield from _compare(kind, segments, _opened(tree, records[name]))
+
+
+def _segments(tree: Tree, readers: Readers, progress: Callable[[int, int], None]) -> Sequence[Segment]:
+    """The catalog of the tree as it is now, made from nothing."""
+    files = [
+        ToRead(tree.path(found.location_href), found.location_href, found.stamp)
+        for found in tree.scan()
+        if found.problem is None
+    ]
+    packages = []
+    for done, outcome in enumerate(readers.read_each(files), 1):
+        progress(done, len(files))
+        if isinstance(outcome, Package):
+            packages.append(outcome)
+    catalog = Catalog()
+    catalog.change(packages)
+    return catalog.segments
+
+
+def _damage(tree: Tree, record: Record) -> str | None:
+    """What is wrong with a published file; None when it is what its record says."""
+    try:
+        with open(tree.path(record.location_href), "rb") as file:
+            content = file.read()
+        problem = _mismatch(
+            content, size=record.size or None, checksum=record.checksum, algorithm=record.checksum_type
+        )
+        if problem is None and record.open_checksum is not None:
+            problem = _mismatch(
+                _opened(tree, record),
+                size=record.open_size,
+                checksum=record.open_checksum,
+                algorithm=record.open_checksum_type,
+            )
+            problem = problem and f"opened, {problem}"
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        return str(error)
+    return problem
+
+
+def _mismatch(content: bytes, *, size: int | None, checksum: str, algorithm: str) -> str | None:
+    if size is not None and len(content) != size:
+        return f"it has {len(content)} bytes, repomd.xml says {size}"
+    found = hashlib.new(algorithm, content).hexdigest()
+    return None if found == checksum else f"its {algorithm} is {found}, repomd.xml says {checksum}"
+
+
+def _opened(tree: Tree, record: Record) -> bytes:
+    suffix = os.path.splitext(record.location_href)[1]
+    opener = _OPENERS.get(suffix)
+    if opener is None:
+        raise ValueError(
+            f"this version can not read {suffix} files; `repowatch index` writes the metadata anew"
+        )
+    with open(tree.path(record.location_href), "rb") as file:
+        return opener(file.read())
+
+
+def _compare(kind: int, segments: Sequence[Segment], published: bytes) -> Iterator[str]:
+    name = KINDS[kind]
+    if published == b"".join(open_bytes(kind, segments)):
+        return
+    ours = {elements[kind]: location_of(key) for segment in segments for key, elements in segment.items()}
+    start = published.find(b"<package ")
+    theirs = [part + _END for part in published[max(start, 0) :].split(_END)[:-1]]
+    missing = [location_href for element, location_href in ours.items() if element not in set(theirs)]
+    surplus = sum(element not in ours for element in theirs)
+    for location_href in missing:
+        yield f"{name}: {location_href} is in the tree, but not (or not as it is) in the metadata"
+    if surplus:
+        yield f"{name}: {surplus} packages are in the metadata, but not (or not as they are) in the tree"
+    if not missing and not surplus:
+        yield f"{name}: order, count or frame differ from what the tree gives"

@@ -1,0 +1,33 @@
+"""Threads that fail together: an unexpected error in one ends the process, never passes unseen."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Thread:
+    """A named thread whose unexpected error is logged and told to `failed`."""
+
+    def __init__(self, name: str, run: Callable[[], None], *, failed: Callable[[str], None]) -> None:
+        self._run = run
+        self._failed = failed
+        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most `timeout` seconds; whether it has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            log.critical("the thread %s failed; the daemon stops", self._thread.name, exc_info=True)
+            self._failed(self._thread.name)
