@@ -1,0 +1,1 @@
+"""The doors: what clients see over HTTP."""

@@ -1,0 +1,48 @@
+"""Short answers in plain text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+from wsgiref.types import StartResponse
+
+Headers = list[tuple[str, str]]
+
+_WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+
+
+def plain(
+    start_response: StartResponse, status: HTTPStatus, text: str = "", headers: Headers | None = None
+) -> Iterable[bytes]:
+    """One line of text."""
+    return _reply(start_response, status, f"{text}\n" if text else "", "text/plain; charset=utf-8", headers)
+
+
+def page(start_response: StartResponse, body: bytes, headers: Headers | None = None) -> Iterable[bytes]:
+    """A page of HTML."""
+    return _reply(start_response, HTTPStatus.OK, body, "text/html; charset=utf-8", headers)
+
+
+def as_json(start_response: StartResponse, value: Any) -> Iterable[bytes]:
+    """A value as JSON, not to be kept by caches."""
+    body = json.dumps(value, indent=1, ensure_ascii=True) + "\n"
+    return _reply(start_response, HTTPStatus.OK, body, "application/json", [("Cache-Control", "no-store")])
+
+
+def _reply(
+    start_response: StartResponse,
+    status: HTTPStatus,
+    body: str | bytes,
+    content_type: str,
+    headers: Headers | None,
+) -> Iterable[bytes]:
+    data = body.encode("utf-8", "backslashreplace") if isinstance(body, str) else body
+    fields = [*(headers or [])]
+    if status in _WITHOUT_BODY:
+        data = b""
+    else:
+        fields += [("Content-Type", content_type), ("Content-Length", str(len(data)))]
+    start_response(f"{status.value} {status.phrase}", fields)
+    return [data]

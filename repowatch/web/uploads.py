@@ -1,0 +1,316 @@
+"""What a client sends: streamed aside, counted, checked, and put into its place whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import uuid
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from repowatch.errors import BadPackage, RepowatchError
+from repowatch.model.digests import Inspection, Inspector
+from repowatch.model.package import Stamp
+from repowatch.model.publication import Listed
+from repowatch.system.files import fsync_directory, make_directories, remove_if_there
+from repowatch.web.conditions import Conditions, evaluate
+from repowatch.web.served import Served
+
+PATIENCE = 30.0  # seconds that a client waits for its package to be listed; then it is told 202
+
+NO_CONDITIONS = Conditions()
+
+_STATUS_OF = {
+    errno.ENOSPC: HTTPStatus.INSUFFICIENT_STORAGE,
+    errno.EDQUOT: HTTPStatus.INSUFFICIENT_STORAGE,
+    errno.EFBIG: HTTPStatus.INSUFFICIENT_STORAGE,
+    errno.EACCES: HTTPStatus.FORBIDDEN,
+    errno.EPERM: HTTPStatus.FORBIDDEN,
+    errno.ENOENT: HTTPStatus.CONFLICT,
+    errno.EEXIST: HTTPStatus.CONFLICT,
+    errno.ENOTDIR: HTTPStatus.CONFLICT,
+    errno.EISDIR: HTTPStatus.CONFLICT,
+    errno.ENAMETOOLONG: HTTPStatus.BAD_REQUEST,
+}
+_HEX_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_DIGEST_FIELD = re.compile(r"(sha-256|sha-512)=:([A-Za-z0-9+/=]+):")
+
+
+class Refusal(RepowatchError):
+    """A request that is refused: the status, and the reason in one line of text."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is told of its change."""
+
+    status: HTTPStatus
+    revision: int | None = None
+    etag: str | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a request says of its own body and of the target."""
+
+    length: int | None  # bytes, by Content-Length
+    digests: tuple[tuple[str, str], ...]  # hashlib's name, hexadecimal
+    conditions: Conditions
+    respond_async: bool
+
+    @classmethod
+    def of(cls, environ: Mapping[str, Any]) -> Expected:
+        """What a WSGI environment says. Raises Refusal (400) for a digest that can not be read."""
+        length = environ.get("CONTENT_LENGTH")
+        prefer = environ.get("HTTP_PREFER", "").lower()
+        return cls(
+            int(length) if length else None,
+            (*_hexadecimal(environ.get("HTTP_X_CHECKSUM_SHA256")), *_content_digest(environ)),
+            Conditions.of(environ),
+            "respond-async" in (part.split(";")[0].strip() for part in prefer.split(",")),
+        )
+
+
+def _hexadecimal(field: str | None) -> tuple[tuple[str, str], ...]:
+    if field is None:
+        return ()
+    if not _HEX_SHA256.fullmatch(field.strip()):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "X-Checksum-Sha256 is not 64 hexadecimal digits")
+    return (("sha256", field.strip().lower()),)
+
+
+def _content_digest(environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The digests of a Content-Digest field that are known here (RFC 9530); others say nothing."""
+    found = _DIGEST_FIELD.findall(environ.get("HTTP_CONTENT_DIGEST", ""))
+    try:
+        return tuple((name.replace("-", ""), b64decode(value, validate=True).hex()) for name, value in found)
+    except Base64Error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Content-Digest is not base64") from None
+
+
+class Upload:
+    """One file on its way in. `finish` puts it into its place; `discard` leaves nothing of it."""
+
+    def __init__(
+        self, repository: Served, location_href: str, expected: Expected, *, most: int | None = None
+    ) -> None:
+        """Begin to stage. Raises Refusal: 409, 412, 413, 507."""
+        self._repository = repository
+        self._location_href = location_href
+        self._expected = expected
+        self._most = most
+        self._count = 0
+        self._is_package = repository.is_package_name(location_href)
+        self._inspector = Inspector(size=expected.length) if self._is_package else None
+        self._sums = {name: hashlib.new(name) for name, _ in expected.digests}
+        self._staged = os.path.join(repository.staging, f"upload-{uuid.uuid4().hex}")
+        self._descriptor = -1
+        check_conditions(repository, location_href, expected.conditions)
+        if most is not None and (expected.length or 0) > most:
+            raise _too_large(most)
+        with told():
+            if expected.length and expected.length > _free(repository.staging):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._descriptor = os.open(
+                self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+            )
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes. Raises Refusal: 413, 422, 507."""
+        self._count += len(data)
+        if self._most is not None and self._count > self._most:
+            raise _too_large(self._most)
+        for digest in self._sums.values():
+            digest.update(data)
+        with told():
+            if self._inspector:
+                self._inspector.feed(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def finish(self) -> Answer:
+        """Check the whole, make it durable, give it its name; what the client is to be told.
+
+        Raises Refusal: 400, 409, 412, 422, 503, 507.
+        """
+        self._compare()
+        with told():
+            inspection = self._inspector.finish() if self._inspector and self._count else None
+            os.fsync(self._descriptor)
+            return publish(
+                self._repository,
+                self._location_href,
+                staged=self._staged,
+                inspection=inspection,
+                conditions=self._expected.conditions,
+                patience=0 if self._expected.respond_async else PATIENCE,
+            )
+
+    def discard(self) -> None:
+        """Remove what is left in staging. Does nothing more after a success."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        remove_if_there(self._staged)
+
+    def _compare(self) -> None:
+        wanted = self._expected.length
+        if wanted is not None and wanted != self._count:
+            raise Refusal(HTTPStatus.BAD_REQUEST, f"the body ended after {self._count} of {wanted} bytes")
+        for name, digest in self._expected.digests:
+            if self._sums[name].hexdigest() != digest:
+                raise Refusal(HTTPStatus.BAD_REQUEST, f"the body does not have the announced {name}")
+
+
+def publish(
+    repository: Served,
+    location_href: str,
+    *,
+    staged: str,
+    inspection: Inspection | None,
+    conditions: Conditions = NO_CONDITIONS,
+    departs: str | None = None,
+    patience: float = PATIENCE,
+) -> Answer:
+    """Give a durable, checked file its name, and wait until a publication lists it if it is a package.
+
+    When it is not listed after `patience` seconds, it gets its name all the same and is listed later (202).
+    `departs` is the name that `staged` had so far. Raises Refusal, BadPackage, OSError.
+    """
+
+    def check() -> None:
+        check_conditions(repository, location_href, conditions)
+        if not repository.replace and inspection and os.path.lexists(repository.path(location_href)):
+            raise Refusal(
+                HTTPStatus.CONFLICT, f"{location_href} exists with other content; it may not be replaced"
+            )
+
+    status = os.stat(staged)
+    if not repository.is_package_name(location_href):
+        return _put_into_place(repository, location_href, staged, check)
+    if inspection and departs is None and _is_listed(repository, location_href, inspection.pkgid):
+        return Answer(HTTPStatus.NO_CONTENT, _revision(repository), inspection.pkgid)
+    check()
+    if patience > 0:
+        answer = repository.admit(
+            location_href,
+            staged=staged,
+            inspection=inspection,
+            stamp=Stamp.of(status),
+            check=check,
+            departs=departs,
+        )
+        listed = _wait(answer, patience)
+        if listed is not None:
+            done = HTTPStatus.NO_CONTENT if listed.replaced else HTTPStatus.CREATED
+            return Answer(done, listed.revision, inspection.pkgid if inspection else None)
+    _put_into_place(repository, location_href, staged, check)
+    if departs is not None:
+        repository.look(departs)
+    text = f"{location_href} is stored and will be listed; the revision is still {_revision(repository)}"
+    return Answer(HTTPStatus.ACCEPTED, text=text)
+
+
+def _wait(answer: Future[Listed], patience: float) -> Listed | None:
+    """The answer; None when it did not come in time and the change was taken back."""
+    try:
+        return answer.result(patience)
+    except TimeoutError:
+        if answer.cancel():
+            return None
+        return answer.result()  # it belongs to the publication in hand
+
+
+def wait_for(answer: Future[Listed]) -> Answer:
+    """The answer to a change that the tree shows already, and the next publication will: 204, or 202."""
+    try:
+        return Answer(HTTPStatus.NO_CONTENT, answer.result(PATIENCE).revision)
+    except TimeoutError:
+        return Answer(HTTPStatus.ACCEPTED, text="done; the metadata will follow")
+
+
+def _put_into_place(repository: Served, location_href: str, staged: str, check: Callable[[], None]) -> Answer:
+    """Rename, durably, and let the repository look at it."""
+    check()
+    target = repository.path(location_href)
+    replaced = os.path.lexists(target)
+    make_directories(os.path.dirname(target), below=repository.root)
+    os.rename(staged, target)
+    fsync_directory(os.path.dirname(target))
+    repository.look(location_href)
+    etag = repository.etag(location_href, os.stat(target, follow_symlinks=False))
+    return Answer(HTTPStatus.NO_CONTENT if replaced else HTTPStatus.CREATED, etag=etag)
+
+
+def check_conditions(repository: Served, location_href: str, conditions: Conditions) -> None:
+    """Hold a request's conditions against its target as it is now. Raises Refusal (412)."""
+    try:
+        status = os.stat(repository.path(location_href), follow_symlinks=False)
+    except OSError:
+        status = None
+    verdict = evaluate(
+        conditions,
+        method="PUT",
+        exists=status is not None,
+        etag=repository.etag(location_href, status) if status else None,
+        last_modified=status.st_mtime if status else None,
+    )
+    if verdict is not None:
+        raise Refusal(verdict, f"{location_href} is not as the request expects it")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what can go wrong with a change into what the client is told."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except BadPackage as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+    except RepowatchError as error:
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    except OSError as error:
+        raise Refusal(
+            _STATUS_OF.get(error.errno or 0, HTTPStatus.INTERNAL_SERVER_ERROR), _reason(error)
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return f"{(error.strerror or str(error)).lower()}; nothing was changed"
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"larger than {most} bytes, the most that is taken")
+
+
+def _free(directory: str) -> int:
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def _revision(repository: Served) -> int | None:
+    publication = repository.publication()
+    return publication.revision if publication else None
+
+
+def _is_listed(repository: Served, location_href: str, pkgid: str) -> bool:
+    try:
+        status = os.stat(repository.path(location_href), follow_symlinks=False)
+    except OSError:
+        return False
+    return repository.pkgid(location_href, status) == pkgid
