@@ -1,0 +1,222 @@
+"""The daemon: joins the parts, starts them in order, stops them in reverse.
+
+The wings do not know each other. What the doors may do with a repository is a handful of functions of its
+updater, handed over here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from repowatch import __version__
+from repowatch.config import Config, RepositoryConfig, TcpAddress
+from repowatch.errors import RepowatchError, UsageError
+from repowatch.repository.index import Index
+from repowatch.repository.readers import Readers
+from repowatch.repository.updater import Updater
+from repowatch.repository.watcher import Watcher
+from repowatch.system.clock import SystemClock
+from repowatch.system.threads import Thread
+from repowatch.web.served import Served
+from repowatch.web.server import Server
+from repowatch.web.site import Site
+
+log = logging.getLogger(__name__)
+
+POLLING = 2.0  # seconds between two looks at a tree that can not be watched
+FIRST = 5.0  # seconds that the doors wait for a first publication where nothing is published yet
+
+Progress = Callable[[str, int, int], None]  # repository, files read, files to read
+
+
+def open_index(
+    config: RepositoryConfig, *, readers: Readers, pool: ThreadPoolExecutor, progress: Progress
+) -> Index:
+    """A repository with its lock taken. Raises UsageError when the directory is missing or locked."""
+    root = os.path.realpath(config.path)
+    if not os.path.isdir(root):
+        raise UsageError(f"{config.path}: no such directory; make it, or correct the path")
+    index = Index(
+        root,
+        name=config.name,
+        readers=readers,
+        pool=pool,
+        clock=SystemClock(),
+        exclude=config.exclude,
+        keep_space=config.keep_space,
+        settle=config.settle,
+    )
+    index.progress = lambda done, total: progress(config.name, done, total)
+    try:
+        index.open()
+    except OSError as error:
+        raise RepowatchError(
+            f"{config.path}: the repository can not be written: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+        ) from error
+    return index
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """The parts of one repository."""
+
+    config: RepositoryConfig
+    index: Index
+    updater: Updater
+    watcher: Watcher
+    thread: Thread
+
+    @classmethod
+    def assemble(
+        cls, config: RepositoryConfig, index: Index, *, failed: Callable[[str], None]
+    ) -> _Repository:
+        updater = Updater(index, clock=SystemClock(), settle=config.settle, deadline=config.deadline)
+        watcher = Watcher(index.tree, hint=updater.hint)
+        thread = Thread(f"updater {config.name}", updater.run, failed=failed)
+        return cls(config, index, updater, watcher, thread)
+
+    def start(self) -> None:
+        """The watcher before the first scan, so that nothing falls between."""
+        if not self.watcher.start():
+            self.updater.rescan_every = POLLING
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.watcher.stop()
+        self.updater.stop()
+        self.thread.join()
+        self.index.close()
+
+    def served(self) -> Served:
+        """What the doors get to know."""
+        return Served(
+            name=self.config.name,
+            url=self.config.url,
+            root=self.index.root,
+            staging=self.index.staging,
+            replace=self.config.replace == "allow",
+            is_package_name=self.index.tree.is_package_name,
+            publication=lambda: self.index.publication,
+            admit=self.updater.admit,
+            remove=self.updater.remove,
+            look=self.updater.look,
+            health=self.updater.health,
+            status=self.status,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """One repository in the JSON status. Times in seconds since 1970, durations in seconds."""
+        publication = self.index.publication
+        done, total = self.index.reading
+        rejected = sorted(self.index.rejected.values(), key=lambda each: each.location_href)
+        return {
+            "name": self.config.name,
+            "url": self.config.url,
+            "path": self.config.path,
+            "packages": len(publication.entries) if publication else 0,
+            "revision": publication.revision if publication else 0,
+            "published_at": publication.published_at if publication else None,
+            "publication_seconds": publication.seconds if publication else None,
+            "trouble": self.updater.health(),
+            "watcher": self.watcher.mode,
+            "waiting": self.updater.waiting,
+            "reading": {"done": done, "total": total},
+            "rejected": [{"location": each.location_href, "reason": each.reason} for each in rejected],
+        }
+
+
+class Daemon:
+    """Everything that `repowatch serve` runs."""
+
+    def __init__(self, config: Config, *, progress: Progress) -> None:
+        self._config = config
+        self._progress = progress
+        self._stop = threading.Event()
+        self._failed: str | None = None
+        self._address = config.listen
+
+    def run(self, *, ready: Callable[[str], None], reload: Callable[[], None]) -> int:
+        """Start, say so with the base URL, run until a signal; the exit code.
+
+        Raises RepowatchError when it can not start.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        signal.signal(signal.SIGINT, lambda *_: self._stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: reload())
+        with contextlib.ExitStack() as stack:
+            readers = Readers()
+            stack.callback(readers.close)
+            readers.start()
+            pool = stack.enter_context(ThreadPoolExecutor(readers.processes, thread_name_prefix="metadata"))
+            repositories = self._start_repositories(stack, readers, pool)
+            self._await_first(repositories)
+            if not self._stop.is_set():
+                server = self._start_server([each.served() for each in repositories])
+                stack.callback(server.stop)
+                ready(f"http://{self._address}/")
+            self._stop.wait()
+            log.info("stopping")
+        return 1 if self._failed else 0
+
+    def _start_repositories(
+        self, stack: contextlib.ExitStack, readers: Readers, pool: ThreadPoolExecutor
+    ) -> list[_Repository]:
+        repositories = []
+        for config in self._config.repositories:
+            index = open_index(config, readers=readers, pool=pool, progress=self._progress)
+            repository = _Repository.assemble(config, index, failed=self._fail)
+            repository.start()
+            stack.callback(repository.stop)
+            repositories.append(repository)
+        return repositories
+
+    def _await_first(self, repositories: Sequence[_Repository]) -> None:
+        """A new, small repository is published when the doors open; a large one is served as it is."""
+        clock = SystemClock()
+        patience_ends = clock.monotonic() + FIRST
+        while (
+            any(each.index.publication is None for each in repositories)
+            and clock.monotonic() < patience_ends
+            and not self._stop.wait(0.01)
+        ):
+            pass
+
+    def _start_server(self, served: Sequence[Served]) -> Server:
+        site = Site(
+            served,
+            base_url=lambda: self._config.public_url or f"http://{_told_host(self._address)}",
+            max_upload=self._config.max_upload,
+            version=__version__,
+        )
+        listen = self._config.listen
+        server = Server(site, host=listen.host, port=listen.port, name=f"repowatch/{__version__}")
+        try:
+            host, port = server.bind()
+        except OSError as error:
+            raise UsageError(
+                f"can not listen on {listen}: {error.strerror or error}; is another one running?"
+            ) from error
+        self._address = TcpAddress(host, port)
+        server.start(failed=self._fail)
+        return server
+
+    def _fail(self, part: str) -> None:
+        self._failed = part
+        self._stop.set()
+
+
+def _told_host(address: TcpAddress) -> str:
+    """The address that clients are told where no public_url is configured."""
+    if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return f"{socket.getfqdn()}:{address.port}"
+    return str(address)

@@ -1,0 +1,574 @@
+"""What the configuration accepts, what it refuses, and with which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repowatch import config
+from repowatch.config import Config, ConfigurationError, RepositoryConfig, TcpAddress, parse
+from repowatch.errors import UsageError
+
+EXAMPLE = Path(__file__).parents[2] / "conf" / "repowatch.yaml"
+ONE = "repositories:\n  rpm:\n    path: /srv/rpm\n"
+
+
+def report(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, source="c.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.mistakes)
+    return lines
+
+
+def report_of_key(setting: str) -> list[str]:
+    """The mistakes of a repository that has `setting` on line 4."""
+    return report(f"{ONE}    {setting}\n")
+
+
+def only(repository: str) -> RepositoryConfig:
+    (found,) = parse(f"{ONE}    {repository}\n", source="c.yaml").repositories
+    return found
+
+
+def test_a_repository_needs_only_a_path() -> None:
+    assert parse(ONE, source="c.yaml") == Config(
+        listen=TcpAddress("127.0.0.1", 8080),
+        public_url=None,
+        max_upload=None,
+        allow_anonymous_upload=False,
+        repositories=(
+            RepositoryConfig(
+                name="rpm",
+                path="/srv/rpm",
+                url="/rpm/",
+                profile="compatible",
+                settle=0.2,
+                deadline=2.0,
+                exclude=(),
+                replace="allow",
+                keep_space=None,
+            ),
+        ),
+    )
+
+
+def test_every_key_is_read() -> None:
+    text = """
+listen: "[::1]:0"
+public_url: https://rpm.example.org:8443/x/
+max_upload: 500MB
+allow_anonymous_upload: yes
+repositories:
+  el9:
+    path: /srv//el/./9/
+    url: /el/9/
+    profile: compatible
+    settle: 500ms
+    deadline: 1m
+    exclude: ["*.drpm", 'debug/*']
+    replace: deny
+    keep_space: 1.5G
+"""
+    assert parse(text, source="c.yaml") == Config(
+        listen=TcpAddress("::1", 0),
+        public_url="https://rpm.example.org:8443/x",
+        max_upload=500_000_000,
+        allow_anonymous_upload=True,
+        repositories=(
+            RepositoryConfig(
+                name="el9",
+                path="/srv/el/9",
+                url="/el/9/",
+                settle=0.5,
+                deadline=60.0,
+                exclude=("*.drpm", "debug/*"),
+                replace="deny",
+                keep_space=3 << 29,
+            ),
+        ),
+    )
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines() -> None:
+    text = """
+lisen: 0.0.0.0:8080
+max_upload: lots
+repositories:
+  rpm:
+    path: relative
+    settle: soon
+    exclude: [[a], {b: c}]
+  .hidden:
+    path: /srv/hidden
+    replace: maybe
+  none: {}
+"""
+    assert report(text) == [
+        "c.yaml:2: unknown key `lisen`; did you mean `listen`?",
+        "c.yaml:3: `max_upload`: `lots` is not a size; write it like 2GiB, 500MB or 1048576",
+        "c.yaml:6: `path`: `relative` is not absolute; begin it with /",
+        "c.yaml:7: `settle`: `soon` is not a duration; write it like 0.2s, 500ms, 2s, 1m, 1h or 2d",
+        "c.yaml:8: `exclude`: here must be one plain value, not a list or a mapping; write one",
+        "c.yaml:8: `exclude`: here must be one plain value, not a list or a mapping; write one",
+        "c.yaml:9: repository `.hidden`: `.hidden` is empty, has a slash or begins with a dot; "
+        "choose another name",
+        "c.yaml:11: `replace`: `maybe` is not one of allow, deny; write one of them",
+        "c.yaml:12: repository `none`: no `path`; name the directory of its packages",
+    ]
+
+
+def test_an_unknown_key_unlike_any_other_is_answered_with_the_known_ones() -> None:
+    (line,) = report_of_key("zzz: 1")
+    assert line.startswith("c.yaml:4: unknown key `zzz`; known here are path, url, profile, ")
+
+
+def test_a_duplicate_key_is_refused_with_both_lines() -> None:
+    assert report_of_key("path: /srv/other") == [
+        "c.yaml:4: `path` stands on line 3 already; remove one of the two"
+    ]
+    assert report(ONE + "  rpm: {path: /srv/b}\n") == [
+        "c.yaml:4: `rpm` stands on line 2 already; remove one of the two"
+    ]
+    assert len(report("repositories: {a: {path: /a, path: /b}}")) == 1
+
+
+@pytest.mark.parametrize("key", sorted(config.PLANNED))
+def test_a_key_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
+    problem = f"`{key}` is not implemented in this version; remove it"
+    assert report(f"{key}: x\n{ONE}") == [f"c.yaml:1: {problem}"]
+    assert report_of_key(f"{key}: [x]") == [f"c.yaml:4: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("listen: unix:/run/repowatch/http.sock", "unix sockets are not implemented in this version"),
+        ('listen: ["127.0.0.1:80", "[::1]:80"]', "a list of addresses is not implemented in this version"),
+        ("repositories: {a: {path: /srv/*/*}}", "patterns with * are not implemented in this version"),
+        ('repositories: {"{1}": {path: /srv/a}}', "templates with { } are not implemented in this version"),
+        ("repositories: {a: {path: /a, url: '/x/{1}/'}}", "templates with { } are not implemented in this"),
+        ("repositories: {a: {path: /a, profile: modern}}", "`modern` is not in this version yet"),
+    ],
+)
+def test_a_value_of_a_later_version_is_refused_plainly(text: str, words: str) -> None:
+    assert any(words in line for line in report(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0.2s", 0.2),
+        ("500ms", 0.5),
+        ("2s", 2),
+        ("1m", 60),
+        ("1h", 3600),
+        ("2d", 172800),
+        ("2", 2),
+        ("1 s", 1),
+    ],
+)
+def test_durations_are_read_in_every_unit(text: str, seconds: float) -> None:
+    assert only(f"{{settle: {text}, deadline: 2d}}"[1:-1].replace(", ", "\n    ")).settle == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0s", "-1s", "1w", "1e3", ".inf", "1s 2s", "1:30", "٣s", "400d", "9" * 5000]
+)
+def test_other_durations_are_refused(text: str) -> None:
+    (line,) = report_of_key(f"settle: {text}")
+    assert line.startswith("c.yaml:4: `settle`: ")
+    assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 << 30),
+        ("500MB", 500_000_000),
+        ("1G", 1 << 30),
+        ("10k", 10240),
+        ("1.5KiB", 1536),
+        ("42", 42),
+    ],
+)
+def test_sizes_are_read_in_every_unit(text: str, size: int) -> None:
+    assert only(f"keep_space: {text}").keep_space == size
+
+
+@pytest.mark.parametrize("text", ["0", "0.1", "-5", "1Q", "GiB", "1\u212a", "[1]", "~", "1_000"])
+def test_other_sizes_are_refused(text: str) -> None:
+    assert len(report_of_key(f"keep_space: {text}")) == 1
+
+
+def test_a_deadline_shorter_than_settle_is_refused() -> None:
+    assert report_of_key("deadline: 100ms") == [
+        "c.yaml:4: `deadline` (0.1s) is shorter than `settle` (0.2s); make it at least as long"
+    ]
+    assert report_of_key("settle: 3s")[0].startswith(
+        "c.yaml:4: `deadline` (2s) is shorter than `settle` (3s)"
+    )
+
+
+def test_a_settle_that_can_not_be_read_is_not_compared_with_the_deadline() -> None:
+    assert len(report_of_key("settle: x\n    deadline: 100ms")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["healthz", "readyz", "metrics", '"-"', "rpm@2024", "rpm.repo", '""', "a/b", '"a\\u0007"', ".a"]
+)
+def test_a_name_that_is_reserved_or_can_not_be_served_is_refused(name: str) -> None:
+    (line,) = report(f"repositories:\n  {name}: {{path: /srv/a, url: /a/}}\n")
+    assert line.startswith("c.yaml:2: ")
+
+
+def test_names_that_other_readers_take_for_numbers_and_truth_values_stay_text() -> None:
+    text = "repositories: {no: {path: /a}, 010: {path: /b}, 1.10: {path: /c}}"
+    assert [repository.name for repository in parse(text, source="c.yaml").repositories] == [
+        "no",
+        "010",
+        "1.10",
+    ]
+
+
+def test_a_name_that_makes_no_url_needs_one() -> None:
+    (line,) = report("repositories:\n  my repo: {path: /srv/a}\n")
+    assert line.startswith(
+        "c.yaml:2: repository `my repo`: `/my repo/` is not a path below /; write it like /rpm/"
+    )
+    named = parse("repositories: {my repo: {path: /srv/a, url: /a/}}", source="c.yaml")
+    assert named.repositories[0].name == "my repo"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rpm",
+        "/rpm",
+        "rpm/",
+        "/",
+        "//",
+        "/a//b/",
+        "/a/../b/",
+        "/./",
+        "/.git/",
+        "/a/.x/",
+        "/metrics/",
+        "/-/x/",
+        "/x.repo/",
+        "/a@b/c/",
+        "/a?b/",
+        "/a%20b/",
+        "/a b/",
+        "/ä/",
+        '"/a\\n/"',
+    ],
+)
+def test_a_url_that_can_not_be_served_is_refused(url: str) -> None:
+    (line,) = report_of_key(f"url: {url}")
+    assert line.startswith("c.yaml:4: `url`: ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "relation"),
+    [("/x/", "/x/", "is the same as"), ("/x/", "/x/y/", "lies inside"), ("/x/y/", "/x/", "contains")],
+)
+def test_urls_that_overlap_are_refused_with_both_names_and_lines(
+    first: str, second: str, relation: str
+) -> None:
+    text = f"repositories:\n a:\n  path: /a\n  url: {first}\n b:\n  path: /b\n  url: {second}\n"
+    assert report(text) == [
+        f"c.yaml:7: `url` of `b` {relation} that of `a` (line 4); give each repository its own"
+    ]
+
+
+def test_a_url_that_only_begins_alike_is_another() -> None:
+    text = "repositories: {a: {path: /srv/x, url: /x/}, b: {path: /srv/xy, url: /xy/}}"
+    assert len(parse(text, source="c.yaml").repositories) == 2
+
+
+def test_a_default_url_that_another_repository_took_is_refused_at_the_name() -> None:
+    text = "repositories:\n a:\n  path: /a\n  url: /b/\n b:\n  path: /b\n"
+    assert report(text) == [
+        "c.yaml:5: `url` of `b` is the same as that of `a` (line 4); give each repository its own"
+    ]
+
+
+def test_paths_that_overlap_behind_a_symbolic_link_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/sub")
+    text = f"repositories:\n a:\n  path: {tmp_path}/real\n b:\n  path: {tmp_path}/link\n  settle: x\n"
+    assert report(text) == [
+        "c.yaml:5: `path` of `b` lies inside that of `a` (line 3); give each repository its own",
+        "c.yaml:6: `settle`: `x` is not a duration; write it like 0.2s, 500ms, 2s, 1m, 1h or 2d",
+    ]
+
+
+def test_a_path_may_come_late_but_can_not_be_a_file(tmp_path: Path) -> None:
+    missing = tmp_path / "rpm"
+    text = f"repositories: {{rpm: {{path: {missing}}}}}"
+    assert parse(text, source="c.yaml").repositories[0].path == str(missing)
+    missing.write_text("not a directory")
+    (line,) = report(text)
+    assert "is not a directory" in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x",
+        "x.example.org",
+        "https://",
+        "https://x/?a",
+        "https://x/#a",
+        "https://u@x/",
+        "https://x:65536",
+        "https://x y",
+        '"https://x\\n"',
+        "https://x/\\\\",
+        "[https://x]",
+    ],
+)
+def test_a_public_url_that_is_not_plain_is_refused(url: str) -> None:
+    (line,) = report(f"public_url: {url}\n{ONE}")
+    assert line.startswith("c.yaml:1: `public_url`: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "~", "\ufeff", "repositories:\n", "repositories: []"]
+)
+def test_a_file_without_repositories_says_so(text: str) -> None:
+    (line,) = report(text)
+    assert line.startswith("c.yaml:1: ")
+    assert line.endswith("no repositories; name at least one below `repositories:`, with its `path:`")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- a\n", "c.yaml:1: here must be lines of `key: value`; see the example"),
+        ("text\n", "c.yaml:1: here must be lines of `key: value`; see the example"),
+        ("public_url: {}\n" + ONE, "c.yaml:1: `public_url`: here must be one plain value, "
+         "not a list or a mapping; write one"),
+        ("repositories: [a]", "c.yaml:1: `repositories`: here must be lines of `key: value`; "
+         "see the example"),
+        ("repositories:\n  a: /srv/a", "c.yaml:2: `a`: here must be lines of `key: value`; see the example"),
+        (ONE + "[a, b]: c\n", "c.yaml:4: here must be one plain value, not a list or a mapping; write one"),
+        (ONE + "listen:\n", "c.yaml:4: `listen`: has no value; give it one, or remove the line"),
+        (ONE + "listen: !env X\n", "c.yaml:4: `listen`: the alias or tag `!env` is not read here; "
+         "write the value out"),
+        (ONE + "allow_anonymous_upload: 1\n", "c.yaml:4: `allow_anonymous_upload`: `1` is not one of "
+         "true, yes, on, false, no, off; write one of them"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_refused_where_it_stands(text: str, expected: str) -> None:
+    assert report(text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("repositories:\n\trpm: 1\n", 2, "indent with spaces, not tabs"),
+        ("a: [1,\nb: 2\n", 3, "while parsing a flow sequence from line 1 on"),
+        ("a: 'x\n", 2, "this is not YAML"),
+        ("a: 1\n b: 2\n", 2, "this is not YAML"),
+        ("a: 1\n---\nb: 1\n", 2, "this is not YAML"),
+        ("a: 1\nb: \0\n", 2, "the character U+0000 is not allowed"),
+        ("a: 1\nb: \x1b[0m\n", 2, "the character U+001B is not allowed"),
+        ('a: 1\nb: "\\U00FFFFFF"\n', 2, "can not be read as YAML"),
+        ('a: 1\nb: "\\UFFFFFFFF"\n', 2, "can not be read as YAML"),
+        ("a: 1\nb: " + "[" * 5000, 2, "can not be read as YAML"),
+        ("%YAML " + "9" * 5000 + ".1\n--- a", 1, "can not be read as YAML"),
+    ],
+)
+def test_what_is_not_yaml_is_refused_with_its_line(text: str, line: int, words: str) -> None:
+    (only_line,) = report(text)
+    assert only_line.startswith(f"c.yaml:{line}: ")
+    assert words in only_line
+
+
+def test_aliases_are_refused_before_they_can_multiply() -> None:
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 30)]
+    lines = report("\n".join(["l0: &l0 [x]", *levels, "listen: *l29", "repositories: {a: *l29}"]))
+    assert len(lines) == 32
+    assert lines[-2:] == [
+        "c.yaml:31: `listen`: the alias or tag `*l29` is not read here; write the value out",
+        "c.yaml:32: `a`: the alias or tag `*l29` is not read here; write the value out",
+    ]
+
+
+def test_an_alias_that_holds_itself_a_merge_and_an_alias_as_key_are_refused() -> None:
+    assert report("&a\nrepositories: *a") == [
+        "c.yaml:2: `repositories`: the alias or tag `*a` is not read here; write the value out"
+    ]
+    assert "unknown key `<<`" in report("repositories: {a: {<<: {path: /a}, path: /a}}")[0]
+    assert len(report(ONE + "? &x listen\n: localhost:0\n? *x\n: localhost:0\n")) == 1
+
+
+yaml_like = st.lists(
+    st.sampled_from([*config.SERVER_KEYS, *config.REPOSITORY_KEYS, *config.PLANNED])
+    | st.sampled_from(
+        [": ", "\n", "  ", "- ", "[", "]", "{", "}", "&a ", "*a", "!t ", '"', "'", "| ", "<<", "#"]
+    )
+    | st.sampled_from(["\t", "%YAML 1.1\n", "---\n", "? ", "/srv/a", "2s", "1GiB", "rpm", ",", "\\U"])
+    | st.text(max_size=3),
+    max_size=25,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(yaml_like)
+def test_whatever_the_text_is_the_answer_is_a_config_or_a_report(text: str) -> None:
+    try:
+        assert parse(text, source="c.yaml").repositories
+    except ConfigurationError as error:
+        assert error.mistakes
+        last = len(re.split("\r\n|[\n\r\x85\u2028\u2029]", text)) + 1
+        for line in str(error).split("\n"):
+            assert re.fullmatch(r"c\.yaml:[1-9][0-9]*: .+", line)
+            assert int(line.split(":")[1]) <= last
+
+
+def test_a_file_that_is_missing_or_a_directory_is_told_in_plain_words(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigurationError) as caught:
+            config.load(path)
+        assert str(caught.value) == f"{path}: can not be read: {reason}; check the path and its permissions"
+        assert caught.value.exit_code == 2
+
+
+def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(ONE.encode() + b"# caf\xe9\n")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(path)
+    assert str(caught.value) == f"{path}:4: this is not UTF-8; save it as UTF-8"
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
+    assert config.load(path) == parse(ONE, source="c.yaml")
+
+
+def test_the_example_is_right_and_opens_no_door() -> None:
+    config.refuse_open_doors(config.load(EXAMPLE))
+
+
+def test_the_example_shows_every_key_and_what_it_shows_is_right() -> None:
+    text = re.sub(r"^( *)#(\w+:)", r"\1\2", EXAMPLE.read_text(), flags=re.MULTILINE)
+    parse(text, source=str(EXAMPLE))
+    shown = set(re.findall(r"^ *(\w+):", text, flags=re.MULTILINE))
+    assert {*config.SERVER_KEYS, *config.REPOSITORY_KEYS} <= shown
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("0.0.0.0:8080", "0.0.0.0", 8080),
+        ("[::1]:8080", "::1", 8080),
+        ("localhost:0", "localhost", 0),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+        ("rpm.example.org:65535", "rpm.example.org", 65535),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text: str, host: str, port: int) -> None:
+    assert config.parse_address(text) == TcpAddress(host, port)
+    assert str(TcpAddress(host, port)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8080",
+        ":8080",
+        "localhost",
+        "localhost:",
+        "localhost:65536",
+        "::1:80",
+        "[::1]",
+        "[::g]:80",
+        "1.2.3:80",
+        "256.1.1.1:80",
+        "a b:80",
+        "localhost:80\n",
+        "localhost:٨٠",
+        "http://localhost:80",
+        "[1.2.3.4:80",
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="; "):
+        config.parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_only_the_loopback_is_the_loopback(host: str, loopback: bool) -> None:
+    assert TcpAddress(host, 80).is_loopback is loopback
+
+
+def test_a_door_beyond_the_loopback_stays_shut_until_somebody_opens_it() -> None:
+    with pytest.raises(UsageError, match=r"anyone who can reach 0\.0\.0\.0:80 could upload") as caught:
+        config.refuse_open_doors(parse("listen: 0.0.0.0:80\n" + ONE, source="c.yaml"))
+    assert caught.value.exit_code == 2
+    config.refuse_open_doors(
+        parse("listen: 0.0.0.0:80\nallow_anonymous_upload: true\n" + ONE, source="c.yaml")
+    )
+
+
+def test_directories_become_repositories_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rpm").mkdir()
+    (tmp_path / "link").symlink_to("rpm")
+    monkeypatch.chdir(tmp_path / "rpm")
+    expected = (RepositoryConfig(name="rpm", path=str((tmp_path / "rpm").resolve()), url="/rpm/"),)
+    for directory in (".", "../rpm/", "../link", str(tmp_path / "rpm")):
+        assert config.for_directories([directory]) == Config(repositories=expected)
+
+
+def test_the_command_line_gives_the_address_and_the_permission(tmp_path: Path) -> None:
+    read = config.for_directories([str(tmp_path)], listen="0.0.0.0:0", allow_anonymous_upload=True)
+    assert read.listen == TcpAddress("0.0.0.0", 0)
+    assert read.allow_anonymous_upload
+
+
+def test_all_mistakes_of_the_directories_are_told_at_once(tmp_path: Path) -> None:
+    for name in ("a/rpm/x", "b/rpm", "metrics", ".hid", "my repo"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    root = tmp_path.resolve()
+    names = ["a/rpm", "b/rpm", "a/rpm/x", "metrics", ".hid", "my repo", "file"]
+    with pytest.raises(UsageError) as caught:
+        config.for_directories([*(str(root / name) for name in names), ""], listen="nowhere")
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0].strip("`").removeprefix(f"{root}/") for line in lines] == [
+        "--listen",
+        *("metrics", ".hid", "my repo", "file", ""),
+        *("a/rpm/x", "b/rpm"),
+    ]
+    assert f"its path `{root}/a/rpm/x` lies inside that of `{root}/a/rpm`; " in lines[-2]
+    assert f"its url `/rpm/` is the same as that of `{root}/a/rpm`; " in lines[-1]
+
+
+def test_no_directory_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no directory to serve"):
+        config.for_directories([])
