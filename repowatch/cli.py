@@ -265,16 +265,21 @@ class _Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._every = 0.1 if self._terminal else 10.0
-        self._next = time.monotonic() + (0.5 if self._terminal else self._every)
+        self._every = 0.2 if self._terminal else 10.0
+        self._next: dict[str, float] = {}  # by repository: when to tell again
+        self._told: set[str] = set()  # repositories whose line is not ended
 
     def __call__(self, name: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._terminal and done == total and now >= self._next:
-            print(f"\r{name}: {done} of {total} files read", file=sys.stderr)
-        elif now >= self._next:
-            self._next = now + self._every
-            if self._terminal:
-                print(f"\r{name}: {done} of {total} files read", end="", file=sys.stderr, flush=True)
-            else:
-                log.info("%s: %d of %d files read", name, done, total)
+        if done == 1:
+            self._next[name] = now + self._every
+        ends = done == total and name in self._told
+        if now < self._next[name] and not ends:
+            return
+        self._next[name] = now + self._every
+        text = f"{name}: {done} of {total} files read"
+        if self._terminal:
+            print(f"\r{text}", end="\n" if ends else "", file=sys.stderr, flush=True)
+        else:
+            log.info("%s", text)
+        (self._told.discard if ends else self._told.add)(name)

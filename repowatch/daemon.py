@@ -22,7 +22,7 @@ from repowatch.config import Config, RepositoryConfig, TcpAddress
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
-from repowatch.repository.updater import Updater
+from repowatch.repository.updater import POLLING, Updater
 from repowatch.repository.watcher import Watcher
 from repowatch.system.clock import SystemClock
 from repowatch.system.threads import Thread
@@ -32,19 +32,24 @@ from repowatch.web.site import Site
 
 log = logging.getLogger(__name__)
 
-POLLING = 2.0  # seconds between two looks at a tree that can not be watched
 FIRST = 5.0  # seconds that the doors wait for a first publication where nothing is published yet
 
 Progress = Callable[[str, int, int], None]  # repository, files read, files to read
 
 
 def open_index(
-    config: RepositoryConfig, *, readers: Readers, pool: ThreadPoolExecutor, progress: Progress
+    config: RepositoryConfig,
+    *,
+    readers: Readers,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+    may_come_late: bool = False,
 ) -> Index:
-    """A repository with its lock taken. Raises UsageError when the directory is missing or locked."""
+    """A repository with its lock taken; one that may come late is opened when it is there.
+
+    Raises UsageError when the directory is missing or locked, RepowatchError when it can not be written.
+    """
     root = os.path.realpath(config.path)
-    if not os.path.isdir(root):
-        raise UsageError(f"{config.path}: no such directory; make it, or correct the path")
     index = Index(
         root,
         name=config.name,
@@ -56,6 +61,10 @@ def open_index(
         settle=config.settle,
     )
     index.progress = lambda done, total: progress(config.name, done, total)
+    if not os.path.isdir(root):
+        if may_come_late:
+            return index
+        raise UsageError(f"{config.path}: no such directory; make it, or correct the path")
     try:
         index.open()
     except OSError as error:
@@ -81,14 +90,19 @@ class _Repository:
         cls, config: RepositoryConfig, index: Index, *, failed: Callable[[str], None]
     ) -> _Repository:
         updater = Updater(index, clock=SystemClock(), settle=config.settle, deadline=config.deadline)
-        watcher = Watcher(index.tree, hint=updater.hint)
+        watcher = Watcher(index.tree, hint=updater.hint, blind=lambda: updater.rescan(every=POLLING))
+
+        def returned() -> None:
+            updater.rescan()
+            watcher.restart()
+
+        index.returned = returned
         thread = Thread(f"updater {config.name}", updater.run, failed=failed)
         return cls(config, index, updater, watcher, thread)
 
     def start(self) -> None:
         """The watcher before the first scan, so that nothing falls between."""
-        if not self.watcher.start():
-            self.updater.rescan_every = POLLING
+        self.watcher.start()
         self.thread.start()
 
     def stop(self) -> None:
@@ -173,7 +187,9 @@ class Daemon:
     ) -> list[_Repository]:
         repositories = []
         for config in self._config.repositories:
-            index = open_index(config, readers=readers, pool=pool, progress=self._progress)
+            index = open_index(
+                config, readers=readers, pool=pool, progress=self._progress, may_come_late=True
+            )
             repository = _Repository.assemble(config, index, failed=self._fail)
             repository.start()
             stack.callback(repository.stop)
@@ -185,7 +201,7 @@ class Daemon:
         clock = SystemClock()
         patience_ends = clock.monotonic() + FIRST
         while (
-            any(each.index.publication is None for each in repositories)
+            any(each.index.publication is None and not each.updater.trouble for each in repositories)
             and clock.monotonic() < patience_ends
             and not self._stop.wait(0.01)
         ):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from repowatch.errors import RepowatchError
 from repowatch.model.catalog import Catalog, Segment
@@ -24,7 +23,7 @@ from repowatch.repository import cache
 from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
 from repowatch.repository.segments import Segments
-from repowatch.repository.tree import Found, Tree
+from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
 from repowatch.system.files import Lock, make_directories
 
@@ -112,6 +111,11 @@ class Index:
         self._cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
         self._saved: Mapping[str, Entry] | None = None  # the entries that the cache on disk knows
         self._written: Sequence[Segment] | None = None  # the segments that are published
+        self.returned: Callable[[], None] = lambda: None  # called when a directory that was away is back
+        self._identity: tuple[int, int] | None = None  # device and inode of the root directory
+        self._seen: tuple[int, int] | None = None  # those of another that stands there now
+        self._away = False
+        self._seen_empty = False  # a tree that had packages was found empty, and is to be looked at again
 
     def open(self) -> None:
         """Take the lock, clear staging, and take over what is published.
@@ -122,11 +126,22 @@ class Index:
         make_directories(private, below=self.root)
         os.chmod(private, 0o700)
         self._lock = Lock(os.path.join(private, "lock"))
+        try:
+            self._take_over()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_over(self) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        make_directories(self.staging, below=self.root)
+        self._make_staging()
         make_directories(os.path.dirname(self._cache), below=self.root)
-        self._publisher.open()
+        self._identity = _identity(self.root)
+        self._publisher.take_over()
         self._restore()
+
+    def _make_staging(self) -> None:
+        make_directories(self.staging, below=self.root)
 
     def _restore(self) -> None:
         """Take over from the cache what need not be read again."""
@@ -141,7 +156,7 @@ class Index:
     def save(self) -> None:
         """Write the cache when it does not know the publication yet."""
         publication = self.publication
-        if publication is None or publication.entries is self._saved:
+        if publication is None or publication.entries is self._saved or self._away:
             return
         self._saved = publication.entries
         try:
@@ -171,6 +186,10 @@ class Index:
         for name in self._publisher.sweep():
             log.debug("%s: removed the superseded %s", self.name, name)
 
+    def warm(self) -> None:
+        """Compress what a restart took over open, so that the next change finds it done."""
+        self._segments.compress(self._catalog.segments)
+
     def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
         """What is published of a staged package. Raises BadPackage. May be called from any thread."""
         return self._readers.describe(inspection, location_href=location_href, stamp=stamp)
@@ -189,13 +208,81 @@ class Index:
         the names of `at_once`. Raises PublicationFailed after refusing the arrivals, and Stopped.
         """
         started = time.perf_counter()
-        again = self._update_from_files(
-            chain(self._look(names, settled=True), self._look(at_once, settled=False))
-        )
+        names, at_once = set(names), set(at_once)
+        self._check_disk(names)
+        looked_at = [*self._look(names, settled=True), *self._look(at_once, settled=False)]
+        if "" in names:
+            self._check_empty(looked_at)
+        again = self._update_from_files(looked_at)
         again.unsettled.update(self._publish(arrivals, departures, started))
         return again
 
     # -- files -------------------------------------------------------------------------------
+
+    def _check_disk(self, names: set[str]) -> None:
+        """Whether the directory is still the one that was opened, and repodata/ as it was published.
+
+        Raises PublicationFailed.
+        """
+        found = _identity(self.root)
+        if found is None or found != self._identity or self._lock is None:
+            self._return_to(found)
+            names.add("")
+        elif self._away:
+            self._away = False
+            names.add("")
+            self.returned()
+        elif self.publication and names & {"", REPODATA} and self._publisher.is_disturbed():
+            log.warning("%s: another program wrote repodata/; the metadata is published anew", self.name)
+            try:
+                self._publisher.take_over()
+            except OSError as error:
+                raise PublicationFailed(error, again={""}) from error
+            self._written = None
+
+    def _return_to(self, found: tuple[int, int] | None) -> None:
+        """Open the directory that stands at the root now, if that may be done. Raises PublicationFailed.
+
+        Another directory on the same file system was put there on purpose, and is taken when it is seen a
+        second time. On another file system it is what lies below a mount that is away.
+        """
+        before, seen = self._identity, self._seen
+        self._seen = found
+        if found is None:
+            raise self._gone(f"{self.root}: there is no such directory now")
+        if before is not None and before[0] != found[0]:
+            raise self._gone(f"{self.root} is on another file system than before; is it not mounted?")
+        if before is not None and seen != found:
+            raise self._gone(f"{self.root} was replaced by another directory; it is looked at once more")
+        try:
+            self.close()
+            self._catalog = Catalog()
+            self.rejected = {}
+            self._written = None
+            self.open()
+        except (OSError, RepowatchError) as error:
+            raise PublicationFailed(error, again={""}) from error
+        log.info("%s: opened %s", self.name, self.root)
+        self._away = False
+        self.returned()
+
+    def _gone(self, text: str) -> PublicationFailed:
+        self._away = True
+        return PublicationFailed(RepowatchError(text), again={""})
+
+    def _check_empty(self, looked_at: Sequence[tuple[str, Found | None]]) -> None:
+        """A tree that had packages and is empty is published only when it is so a second time.
+
+        Below the root a file system may be away, which looks the same. Raises PublicationFailed.
+        """
+        gone = {name for name, found in looked_at if found is None}
+        listed = self._catalog.entries.keys()
+        empty = bool(listed) and listed <= gone and all(found is None for _, found in looked_at)
+        if empty and not self._seen_empty:
+            self._seen_empty = True
+            text = f"all {len(listed)} packages are gone from {self.root}; it is looked at once more"
+            raise PublicationFailed(RepowatchError(text), again={""})
+        self._seen_empty = False
 
     def _update_from_files(self, looked_at: Iterable[tuple[str, Found | None]]) -> Again:
         again = Again()
@@ -221,7 +308,7 @@ class Index:
         self.rejected = rejected
         return again
 
-    def _look(self, names: Iterable[str], *, settled: bool) -> Iterator[tuple[str, Found | None]]:
+    def _look(self, names: set[str], *, settled: bool) -> Iterator[tuple[str, Found | None]]:
         """What changed on disk for each name, and for each known name below those that are directories."""
         seen: dict[str, Found | None] = {}
         quiet_since = self._clock.now() - self._settle if settled else None
@@ -331,6 +418,7 @@ class Index:
 
     def _write(self, placements: Sequence[Placement], removals: Sequence[str], started: float) -> None:
         """Bring disk and `publication` to what the catalog says."""
+        self._make_staging()
         segments = self._catalog.segments
         files = None if segments is self._written else self._segments.files(segments)
         changed = files is not None and not self._publisher.is_published(files)
@@ -356,18 +444,25 @@ class Index:
             published_at=self._clock.now() if changed or before is None else before.published_at,
             seconds=seconds if changed or before is None else before.seconds,
         )
-        if changed or before is None:
-            old = before.entries if before else {}
-            new = self._catalog.entries
+        if changed:
+            self._log_publication(before.entries if before else {}, seconds)
+        elif before is None:
             log.info(
-                "%s: revision %d: %d packages, %d added, %d removed, %.0f ms",
-                self.name,
-                repomd.revision,
-                len(new),
-                len(new.keys() - old.keys()),
-                len(old.keys() - new.keys()),
-                seconds * 1000,
+                "%s: revision %d stands, %d packages", self.name, repomd.revision, len(self._catalog.entries)
             )
+
+    def _log_publication(self, old: Mapping[str, Entry], seconds: float) -> None:
+        new = self._catalog.entries
+        log.info(
+            "%s: revision %d: %d packages, %d added, %d replaced, %d removed, %.0f ms",
+            self.name,
+            self._publisher.repomd.revision,
+            len(new),
+            len(new.keys() - old.keys()),
+            sum(name in old and old[name].pkgid != entry.pkgid for name, entry in new.items()),
+            len(old.keys() - new.keys()),
+            seconds * 1000,
+        )
 
     def _restamp(self, arrivals: Sequence[Arrival]) -> set[str]:
         """Take the stamps that the rename gave; the names that are another file already."""
@@ -391,6 +486,14 @@ class Index:
             self.publication = replace(self.publication, entries=self._catalog.entries)
         self.rejected = rejected
         return again
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _answer_all(changes: Sequence[Arrival | Departure], error: Exception) -> None:

@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repowatch.errors import RepowatchError
 from repowatch.model.catalog import KINDS
@@ -65,20 +65,37 @@ class Publisher:
         self.repomd_file = RepomdFile("", 0)
         self._good: set[str] = set()  # names of files known to be whole on disk
 
-    def open(self) -> Repomd:
-        """Take over what is published: revision, records. A damaged repomd.xml counts as none."""
+    def take_over(self) -> None:
+        """Go on from what is published. A missing or damaged repomd.xml counts as one without records.
+
+        Raises OSError.
+        """
         make_directories(self.directory, below=self._root)
+        revision = self.repomd.revision
+        self.repomd, self.repomd_file = Repomd(0, ()), RepomdFile("", 0)
         with contextlib.suppress(FileNotFoundError, BadRepomd), open(self._path("repomd.xml"), "rb") as file:
             text = file.read()
             self.repomd = parse(text)
             self.repomd_file = RepomdFile.of(text, os.fstat(file.fileno()))
+        # Clients may have seen the revision before that: yum refuses an older one.
+        self.repomd = replace(self.repomd, revision=max(revision, self.repomd.revision))
         self._good = {
             os.path.basename(record.location_href) for record in self.repomd.records if self._is_whole(record)
         }
         self.generations.found(
             os.listdir(self.directory), current=_names(self.repomd.records), now=self._clock.monotonic()
         )
-        return self.repomd
+
+    def is_disturbed(self) -> bool:
+        """Whether something else wrote repodata/ since the last publication."""
+        try:
+            status = os.stat(self._path("repomd.xml"))
+            sizes = [
+                os.stat(os.path.join(self._root, each.location_href)).st_size for each in self.repomd.records
+            ]
+        except FileNotFoundError:
+            return True
+        return status.st_ino != self.repomd_file.inode or sizes != [each.size for each in self.repomd.records]
 
     def is_published(self, files: Sequence[MetadataFile]) -> bool:
         """Whether just these files are published and whole already."""

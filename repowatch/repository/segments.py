@@ -80,11 +80,15 @@ class Segments:
         self._pool = pool
         self._pieces: WeakKeyDictionary[Segment, tuple[_Piece, ...]] = WeakKeyDictionary()
 
-    def files(self, segments: Sequence[Segment]) -> tuple[MetadataFile, ...]:
-        """The primary, filelists and other files of the packages in these segments."""
+    def compress(self, segments: Sequence[Segment]) -> None:
+        """Compress the segments that are not compressed yet."""
         new = [segment for segment in segments if segment not in self._pieces]
         for segment, pieces in zip(new, self._pool.map(_compressed, new), strict=True):
             self._pieces[segment] = pieces
+
+    def files(self, segments: Sequence[Segment]) -> tuple[MetadataFile, ...]:
+        """The primary, filelists and other files of the packages in these segments."""
+        self.compress(segments)
         count = sum(len(segment.keys) for segment in segments)
         opened = [self._pool.submit(_open_hash, kind, count, segments) for kind in range(3)]
         joined = [

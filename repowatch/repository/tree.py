@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 
 from repowatch.model.package import Stamp
 
+REPODATA = "repodata"  # in the root: the published metadata, never packages
+
 LINK_REFUSED = "a symbolic link; links are not followed"
 
 
@@ -37,7 +39,7 @@ class Tree:
     def concerns(self, name: str) -> bool:
         """Whether a path relative to the root is one that clients may see."""
         parts = name.split("/")
-        return parts[0] != "repodata" and not any(part.startswith(".") for part in parts)
+        return parts[0] != REPODATA and not any(part.startswith(".") for part in parts)
 
     def is_package_name(self, location_href: str) -> bool:
         """Whether a file of this name is taken for a package."""

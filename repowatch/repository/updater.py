@@ -20,11 +20,14 @@ from repowatch.model.package import Stamp
 from repowatch.model.pending import Pending
 from repowatch.model.publication import Listed
 from repowatch.repository.index import Again, Arrival, Departure, Index, PublicationFailed, Stopped
+from repowatch.repository.tree import REPODATA
 from repowatch.system.clock import Clock
 
 log = logging.getLogger(__name__)
 
+CHECK = 10.0  # seconds between two looks at the root and the published files themselves
 RESCAN = 600.0  # seconds between two looks at the whole tree, in case an event was lost
+POLLING = 2.0  # seconds between them where the tree can not be watched
 RETRY = (1.0, 30.0)  # seconds until a failed publication is tried again: first, and at most
 SAVE = 10.0  # seconds after a publication until the cache knows it
 LATE = 30.0  # seconds beyond the deadline after which health says so
@@ -55,7 +58,7 @@ class Updater:
     def __init__(self, index: Index, *, clock: Clock, settle: float, deadline: float) -> None:
         self.index = index
         self.trouble: str | None = None  # why the last publication failed
-        self.rescan_every = RESCAN
+        self._rescan_every = RESCAN
         self._clock = clock
         self._deadline = deadline
         self._pending = Pending(settle=settle, deadline=deadline)
@@ -65,6 +68,7 @@ class Updater:
         self._retry_at: float | None = None
         self._retry_after = RETRY[0]
         self._rescan_at = clock.monotonic()
+        self._check_at = clock.monotonic() + CHECK
         self._save_at = math.inf
         self._due_since: float | None = None
         index.stopping = lambda: self._stopping
@@ -75,6 +79,12 @@ class Updater:
         """Something may have happened to a path relative to the root; "" means anywhere."""
         with self._posting() as inbox:
             inbox.names.add(name)
+
+    def rescan(self, *, every: float = RESCAN) -> None:
+        """Look at the whole tree now, and again after as many seconds each time."""
+        with self._posting():
+            self._rescan_every = every
+            self._rescan_at = self._clock.monotonic()
 
     def look(self, name: str) -> Future[Listed]:
         """Look at a name without letting it settle; the answer comes when what was found is published."""
@@ -146,6 +156,7 @@ class Updater:
             self.index.sweep()
             if self._clock.monotonic() >= self._save_at:
                 self.index.save()
+                self.index.warm()
                 self._save_at = math.inf
             if not self._inbox.is_urgent():
                 self._due_since = None
@@ -169,7 +180,7 @@ class Updater:
     def _wake_at(self) -> float:
         """Every reason to wake up, the earliest first."""
         publication_at, sweep_at = self.index.generations
-        reasons = [self._rescan_at, self._save_at]
+        reasons = [self._rescan_at, self._check_at, self._save_at]
         if sweep_at is not None:
             reasons.append(sweep_at)
         if self._inbox.is_urgent():
@@ -186,9 +197,12 @@ class Updater:
         if publication_at > now:
             return names, _Inbox()
         if now >= self._rescan_at or (self._retry_at is not None and now >= self._retry_at):
-            self._rescan_at = now + self.rescan_every
+            self._rescan_at = now + self._rescan_every
             self._retry_at = None
             names.add("")
+        if now >= self._check_at:
+            self._check_at = now + CHECK
+            names.add(REPODATA)
         names |= self._pending.take(now)
         taken, self._inbox = self._inbox, _Inbox()
         self._inbox.arrivals, taken.arrivals = _one_each(taken.arrivals)

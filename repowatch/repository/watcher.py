@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 
 from watchdog.events import (
@@ -27,7 +28,8 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from repowatch.repository.tree import Tree
+from repowatch.repository.tree import REPODATA, Tree
+from repowatch.system.mounts import is_blind, type_of
 
 log = logging.getLogger(__name__)
 
@@ -47,35 +49,87 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 
 class Watcher:
-    """Watches one tree and passes on names relative to its root."""
+    """Watches one tree and passes on names relative to its root.
 
-    def __init__(self, tree: Tree, *, hint: Callable[[str], None]) -> None:
+    Where that can not be done, or fails later, `blind` is called: the tree has to be looked at.
+    """
+
+    def __init__(self, tree: Tree, *, hint: Callable[[str], None], blind: Callable[[], None]) -> None:
+        self.mode = "none"  # or "inotify", "polling"; status says it
         self._observer = Observer()
         self._handler = _Handler(tree, hint)
+        self._overflow = _Overflow(hint)
         self._root = tree.root
-        self.mode = "none"  # or "inotify"; status says it
+        self._blind = blind
 
-    def start(self) -> bool:
-        """Begin to watch; False when the machine can not, with the reason in the log."""
+    def start(self) -> None:
+        """Begin to watch."""
+        filesystem = type_of(self._root)
+        if is_blind(filesystem):
+            self._poll(f"it lies on {filesystem}, which does not tell of all changes")
+            return
+        _watchers.add(self)
+        _watchdog_log.addHandler(self._overflow)
+        self.mode = "inotify"
         try:
             self._observer.schedule(self._handler, self._root, recursive=True, event_filter=_EVENTS)
             self._observer.start()
         except OSError as error:
-            log.error(
-                "%s can not be watched (%s), its files are looked at every few seconds instead; "
-                "see sysctl fs.inotify.max_user_watches and max_user_instances",
-                self._root,
-                error.strerror or error,
-            )
-            self.mode = "polling"
-            return False
-        self.mode = "inotify"
-        return True
+            self._poll(f"{error.strerror or error}; {_LIMITS}")
 
     def stop(self) -> None:
+        _watchers.discard(self)
+        _watchdog_log.removeHandler(self._overflow)
         if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()
+
+    def restart(self) -> None:
+        """Watch anew: the directory was away, and the watches went with it."""
+        self.stop()
+        self._observer = Observer()
+        self.start()
+
+    def failed(self, error: BaseException | None) -> None:
+        """A thread of watchdog ended by an error: no event comes any more."""
+        if self.mode == "inotify":
+            self._poll(f"{error}; {_LIMITS}")
+
+    def _poll(self, reason: str) -> None:
+        self.mode = "polling"
+        log.error("%s can not be watched, it is looked at every few seconds instead: %s", self._root, reason)
+        self._blind()
+
+
+_LIMITS = "see sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances"
+
+_watchdog_log = logging.getLogger("watchdog")
+_watchers: set[Watcher] = set()
+_before = threading.excepthook
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """watchdog adds watches in its own threads; one that can not ends there, and tells nobody."""
+    if args.thread is not None and type(args.thread).__module__.startswith("watchdog."):
+        for watcher in tuple(_watchers):
+            watcher.failed(args.exc_value)
+    else:
+        _before(args)
+
+
+threading.excepthook = _thread_ended
+
+
+class _Overflow(logging.Handler):
+    """watchdog says only in its log that the kernel dropped events: then look everywhere."""
+
+    def __init__(self, hint: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._hint = hint
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "overflow" in record.getMessage():
+            self._hint("")
 
 
 class _Handler(FileSystemEventHandler):
@@ -92,5 +146,7 @@ class _Handler(FileSystemEventHandler):
         name = os.path.relpath(path, self._tree.root)
         if name == ".":
             self._hint("")
+        elif name in ("repodata", "repodata/repomd.xml"):
+            self._hint(REPODATA)
         elif self._tree.concerns(name) and (is_directory or self._tree.is_package_name(name)):
             self._hint(name)

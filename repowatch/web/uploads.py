@@ -121,6 +121,8 @@ class Upload:
         check_conditions(repository, location_href, expected.conditions)
         if most is not None and (expected.length or 0) > most:
             raise _too_large(most)
+        if not os.path.isdir(repository.staging):
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, repository.health() or "the repository is not open")
         with told():
             if expected.length and expected.length > _free(repository.staging):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -194,10 +196,9 @@ def publish(
 
     def check() -> None:
         check_conditions(repository, location_href, conditions)
-        if not repository.replace and inspection and os.path.lexists(repository.path(location_href)):
-            raise Refusal(
-                HTTPStatus.CONFLICT, f"{location_href} exists with other content; it may not be replaced"
-            )
+        identical = inspection and _is_listed(repository, location_href, inspection.pkgid)
+        if not repository.replace and repository.is_package_name(location_href) and not identical:
+            refuse_to_replace(repository.path(location_href))
 
     status = os.stat(staged)
     if not repository.is_package_name(location_href):
@@ -223,6 +224,14 @@ def publish(
         repository.look(departs)
     text = f"{location_href} is stored and will be listed; the revision is still {_revision(repository)}"
     return Answer(HTTPStatus.ACCEPTED, text=text)
+
+
+def refuse_to_replace(path: str) -> None:
+    """Raise Refusal (409) where content stands already; what file managers create empty is none."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(path).st_size:
+            name = os.path.basename(path)
+            raise Refusal(HTTPStatus.CONFLICT, f"{name} exists with other content and may not be replaced")
 
 
 def _wait(answer: Future[Listed], patience: float) -> Listed | None:
