@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from repowatch import __version__
-from repowatch.config import Config, for_directories, load, parse_address, refuse_open_doors
+from repowatch.config import Config, RepositoryConfig, for_directories, load, parse_address, refuse_open_doors
 from repowatch.daemon import Daemon, open_index
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.repository.readers import Readers
@@ -34,6 +34,9 @@ is seen by dnf, yum and zypper within a moment.
   curl -T foo.rpm http://127.0.0.1:8080/rpm/          upload; answered when dnf can install it
   curl http://127.0.0.1:8080/rpm.repo                 a file for /etc/yum.repos.d
 """
+
+
+_OF_DIR = "the configuration that says what is excluded and followed in DIR"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "whole packages only. Exit code 2 when a daemon writes this repository already.",
     )
     index.add_argument("directory", metavar="DIR")
+    index.add_argument("--config", metavar="FILE", help=_OF_DIR)
     index.set_defaults(run=_index)
 
     verify = commands.add_parser(
@@ -100,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "byte; check every file that repomd.xml names. Writes nothing. Exit code 1 on any difference.",
     )
     verify.add_argument("directory", metavar="DIR")
+    verify.add_argument("--config", metavar="FILE", help=_OF_DIR)
     verify.set_defaults(run=_verify)
 
     check = commands.add_parser(
@@ -173,8 +178,20 @@ def _reload(options: argparse.Namespace, running: Config) -> None:
         )
 
 
+def _repository_at(options: argparse.Namespace) -> RepositoryConfig:
+    """What is known of the repository in a directory."""
+    if options.config is None:
+        [found] = for_directories([options.directory]).repositories
+        return found
+    path = os.path.realpath(options.directory)
+    for repository in load(options.config).repositories:
+        if os.path.realpath(repository.path) == path:
+            return repository
+    raise UsageError(f"{options.config} configures no repository at {path}")
+
+
 def _index(options: argparse.Namespace) -> int:
-    [config] = for_directories([options.directory]).repositories
+    config = _repository_at(options)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         readers = Readers()
         try:
@@ -193,7 +210,8 @@ def _index(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     if not os.path.isdir(options.directory):
         raise UsageError(f"{options.directory}: no such directory")
-    tree = Tree(os.path.realpath(options.directory))
+    config = _repository_at(options)
+    tree = Tree(os.path.realpath(config.path), exclude=config.exclude, follow=config.follow)
     progress = _Progress()
     found = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -65,6 +65,7 @@ class RepositoryConfig:
     settle: float = 0.2  # seconds
     deadline: float = 2.0  # seconds
     exclude: tuple[str, ...] = ()  # fnmatch patterns
+    follow: tuple[str, ...] = ()  # directories outside that symbolic links may lead to
     replace: Literal["allow", "deny"] = "allow"
     keep_space: int | None = None  # bytes; None: the larger of 2 GiB and 4 generations
 
@@ -420,10 +421,13 @@ def _scalar(parse_text: Callable[[str], Any]) -> _Reader:
     return read
 
 
-def _patterns(node: yaml.Node, report: _Report) -> tuple[str, ...]:
-    if not isinstance(node, yaml.SequenceNode):
-        raise ValueError('is not a list; write it like ["*.drpm"]')
-    return tuple(report.read("exclude", item, _scalar(str)) for item in node.value)
+def _several(key: str, parse_text: Callable[[str], Any], *, example: str) -> _Reader:
+    def read(node: yaml.Node, report: _Report) -> tuple[Any, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise ValueError(f'is not a list; write it like ["{example}"]')
+        return tuple(report.read(key, item, _scalar(parse_text)) for item in node.value)
+
+    return read
 
 
 def _listen(node: yaml.Node, report: _Report) -> Any:
@@ -490,9 +494,10 @@ REPOSITORY_KEYS: Mapping[str, _Reader] = {
     "profile": _scalar(_profile),
     "settle": _scalar(_duration),
     "deadline": _scalar(_duration),
-    "exclude": _patterns,
+    "exclude": _several("exclude", str, example="*.drpm"),
+    "follow": _several("follow", _path, example="/srv/pool"),
     "replace": _scalar(_one_of({"allow": "allow", "deny": "deny"})),
     "keep_space": _scalar(_size),
 }
 # Refused by name, so that nobody believes to be protected by what is not there.
-PLANNED = frozenset({"tls", "users", "auth_over_http", "groups", "follow", "read", "write"})
+PLANNED = frozenset({"tls", "users", "auth_over_http", "groups", "read", "write"})

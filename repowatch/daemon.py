@@ -57,6 +57,7 @@ def open_index(
         pool=pool,
         clock=SystemClock(),
         exclude=config.exclude,
+        follow=config.follow,
         keep_space=config.keep_space,
         settle=config.settle,
     )
@@ -120,6 +121,7 @@ class _Repository:
             staging=self.index.staging,
             replace=self.config.replace == "allow",
             is_package_name=self.index.tree.is_package_name,
+            may_lead_to=self.index.tree.may_lead_to,
             publication=lambda: self.index.publication,
             admit=self.updater.admit,
             remove=self.updater.remove,

@@ -89,12 +89,13 @@ class Index:
         pool: ThreadPoolExecutor,
         clock: Clock,
         exclude: Sequence[str] = (),
+        follow: Sequence[str] = (),
         keep_space: int | None = None,
         settle: float = 0.0,
     ) -> None:
         self.name = name
         self.root = root
-        self.tree = Tree(root, exclude=exclude)
+        self.tree = Tree(root, exclude=exclude, follow=follow)
         self.staging = os.path.join(root, ".repowatch", "staging")
         self.rejected: Mapping[str, Rejected] = {}
         self.publication: Publication | None = None
@@ -299,7 +300,7 @@ class Index:
             elif found.fresh:
                 again.unsettled.add(location_href)
             else:
-                to_read.append(ToRead(self.tree.path(location_href), location_href, found.stamp))
+                to_read.append(ToRead(found.path, location_href, found.stamp))
         if self.publication is not None and len(to_read) > MOST_READ:
             again.left_over.update(file.location_href for file in to_read[MOST_READ:])
             del to_read[MOST_READ:]

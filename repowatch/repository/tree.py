@@ -1,4 +1,8 @@
-"""The tree on disk: which files count as packages, and what stat says of them."""
+"""The tree on disk: which files count as packages, and what stat says of them.
+
+Symbolic links may lead to what else is in the tree, and below the directories of `follow`; a package is
+listed under the link's name, with what stat says of the file behind it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ from repowatch.model.package import Stamp
 
 REPODATA = "repodata"  # in the root: the published metadata, never packages
 
-LINK_REFUSED = "a symbolic link; links are not followed"
+_OUTSIDE = "a symbolic link out of the tree; `follow` does not name a directory above {0}"
+_LOOP = "a symbolic link that leads back to a directory above it"
+_NOWHERE = "a symbolic link to nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class Found:
     """A file that may be a package, or something in its place that can not be one."""
 
     location_href: str
+    path: str  # of the file itself, where a link leads to it
     stamp: Stamp | None
     problem: str | None = None  # why it can not be listed, known without opening it
     fresh: bool = False  # changed so lately that it may still be written to
@@ -29,9 +36,12 @@ class Found:
 class Tree:
     """The files below a repository root. Hidden names and the root's repodata/ do not exist here."""
 
-    def __init__(self, root: str, *, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, root: str, *, exclude: Sequence[str] = (), follow: Sequence[str] = ()) -> None:
+        """`root` has no symbolic link in it."""
         self.root = root
         self.exclude = tuple(exclude)
+        self.follow = tuple(os.path.realpath(each) for each in follow)
+        self._links: dict[str, str] = {}  # location_href of each link seen: the path that it leads to
 
     def path(self, location_href: str) -> str:
         return os.path.join(self.root, location_href) if location_href else self.root
@@ -48,17 +58,36 @@ class Tree:
             fnmatchcase(basename, pattern) or fnmatchcase(location_href, pattern) for pattern in self.exclude
         )
 
+    def may_lead_to(self, path: str) -> bool:
+        """Whether a link may lead to a path that has no link in it."""
+        if is_below(path, self.root):
+            return self.concerns(os.path.relpath(path, self.root))
+        return any(is_below(path, each) for each in self.follow)
+
+    def names_of(self, path: str) -> list[str]:
+        """The names, relative to the root, under which a path is in the tree: its own and those by links."""
+        names = [os.path.relpath(path, self.root)] if is_below(path, self.root) else []
+        for link, target in tuple(self._links.items()):
+            if is_below(path, target):
+                names.append(os.path.normpath(os.path.join(link, os.path.relpath(path, target))))
+        return [name for name in names if self.concerns(name) or name == "."]
+
     def look(self, location_href: str) -> Found | None:
         """One name; None when nothing that counts has it."""
         if not self.concerns(location_href) or not self.is_package_name(location_href):
             return None
+        path = self.path(location_href)
         try:
-            status = os.lstat(self.path(location_href))
+            status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
+            self._links.pop(location_href, None)
             return None
         except OSError as error:
-            return Found(location_href, None, _told(error))
-        return _found(location_href, status)
+            return Found(location_href, path, None, _told(error))
+        if os.path.realpath(path) == path:
+            self._links.pop(location_href, None)
+            return _found(location_href, path, status)
+        return self._linked(location_href, path)
 
     def scan(self, directory: str = "", *, quiet_since: float | None = None) -> Iterator[Found]:
         """Everything that counts below a directory (relative to the root); nothing when it is missing.
@@ -67,42 +96,79 @@ class Tree:
         Files that changed after `quiet_since` (seconds since 1970, None: never) are found fresh; a time
         in the future says that the clock was set back, not that the file is written to.
         """
+        real = os.path.realpath(self.path(directory))
+        if is_below(real, self.root) or self.may_lead_to(real):
+            yield from self._scan(directory, real, quiet_since, above=())
+
+    def _scan(
+        self, directory: str, real: str, quiet_since: float | None, *, above: tuple[str, ...]
+    ) -> Iterator[Found]:
         try:
-            with os.scandir(self.path(directory)) as entries:
+            with os.scandir(real) as entries:
                 listed = list(entries)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            yield Found(f"{directory}/", None, _told(error))
+            yield Found(f"{directory}/", real, None, _told(error))
             return
         now = time.time()
         for entry in listed:
             name = f"{directory}/{entry.name}" if directory else entry.name
             if not self.concerns(name):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self.scan(name, quiet_since=quiet_since)
-            elif entry.is_symlink() and entry.is_dir():
-                yield Found(f"{name}/", None, LINK_REFUSED)
+            if entry.is_symlink():
+                yield from self._scan_link(name, entry, quiet_since, above=(*above, real))
+            elif entry.is_dir():
+                yield from self._scan(name, entry.path, quiet_since, above=(*above, real))
             elif self.is_package_name(name):
                 try:
-                    status = entry.stat(follow_symlinks=False)
-                    fresh = quiet_since is not None and quiet_since < status.st_ctime <= now
-                    yield replace(_found(name, status), fresh=fresh)
+                    status = entry.stat()
                 except FileNotFoundError:
                     continue
-                except OSError as error:
-                    yield Found(name, None, _told(error))
+                fresh = quiet_since is not None and quiet_since < status.st_ctime <= now
+                yield replace(_found(name, entry.path, status), fresh=fresh)
+
+    def _scan_link(
+        self, name: str, entry: os.DirEntry[str], quiet_since: float | None, *, above: tuple[str, ...]
+    ) -> Iterator[Found]:
+        real = os.path.realpath(entry.path)
+        if not os.path.isdir(real):
+            if self.is_package_name(name):
+                yield self._linked(name, entry.path)
+        elif not self.may_lead_to(real) and real != self.root:
+            yield Found(f"{name}/", real, None, _OUTSIDE.format(real))
+        elif real in above:
+            yield Found(f"{name}/", real, None, _LOOP)
+        else:
+            self._links[name] = real
+            yield from self._scan(name, real, quiet_since, above=above)
+
+    def _linked(self, location_href: str, path: str) -> Found:
+        """A file behind a link."""
+        real = os.path.realpath(path)
+        own = Stamp.of(os.lstat(path))
+        if not self.may_lead_to(real):
+            return Found(location_href, path, own, _OUTSIDE.format(real))
+        self._links[location_href] = real
+        try:
+            return _found(location_href, real, os.lstat(real))
+        except FileNotFoundError:
+            return Found(location_href, path, own, _NOWHERE)
+        except OSError as error:
+            return Found(location_href, path, None, _told(error))
 
 
-def _found(location_href: str, status: os.stat_result) -> Found:
+def is_below(path: str, directory: str) -> bool:
+    """Whether a path is a directory or below it; both without links."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _found(location_href: str, path: str, status: os.stat_result) -> Found:
     if stat.S_ISREG(status.st_mode):
-        return Found(location_href, Stamp.of(status))
-    if stat.S_ISLNK(status.st_mode):
-        return Found(location_href, Stamp.of(status), LINK_REFUSED)
+        return Found(location_href, path, Stamp.of(status))
     if stat.S_ISDIR(status.st_mode):
-        return Found(location_href, Stamp.of(status), "a directory whose name ends in .rpm")
-    return Found(location_href, Stamp.of(status), "not a regular file")
+        return Found(location_href, path, Stamp.of(status), "a directory whose name ends in .rpm")
+    return Found(location_href, path, Stamp.of(status), "not a regular file")
 
 
 def _told(error: OSError) -> str:

@@ -61,9 +61,7 @@ def differences(
 def _segments(tree: Tree, readers: Readers, progress: Callable[[int, int], None]) -> Sequence[Segment]:
     """The catalog of the tree as it is now, made from nothing."""
     files = [
-        ToRead(tree.path(found.location_href), found.location_href, found.stamp)
-        for found in tree.scan()
-        if found.problem is None
+        ToRead(found.path, found.location_href, found.stamp) for found in tree.scan() if found.problem is None
     ]
     packages = []
     for done, outcome in enumerate(readers.read_each(files), 1):

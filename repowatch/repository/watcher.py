@@ -28,7 +28,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from repowatch.repository.tree import REPODATA, Tree
+from repowatch.repository.tree import REPODATA, Tree, is_below
 from repowatch.system.mounts import is_blind, type_of
 
 log = logging.getLogger(__name__)
@@ -60,19 +60,21 @@ class Watcher:
         self._handler = _Handler(tree, hint)
         self._overflow = _Overflow(hint)
         self._root = tree.root
+        self._follow = tuple(each for each in tree.follow if not is_below(each, tree.root))
         self._blind = blind
 
     def start(self) -> None:
         """Begin to watch."""
-        filesystem = type_of(self._root)
-        if is_blind(filesystem):
-            self._poll(f"it lies on {filesystem}, which does not tell of all changes")
-            return
+        for directory in (self._root, *self._follow):
+            if is_blind(filesystem := type_of(directory)):
+                self._poll(f"{directory} lies on {filesystem}, which does not tell of all changes")
+                return
         _watchers.add(self)
         _watchdog_log.addHandler(self._overflow)
         self.mode = "inotify"
         try:
-            self._observer.schedule(self._handler, self._root, recursive=True, event_filter=_EVENTS)
+            for directory in (self._root, *self._follow):
+                self._observer.schedule(self._handler, directory, recursive=True, event_filter=_EVENTS)
             self._observer.start()
         except OSError as error:
             self._poll(f"{error.strerror or error}; {_LIMITS}")
@@ -136,6 +138,8 @@ class _Handler(FileSystemEventHandler):
     def __init__(self, tree: Tree, hint: Callable[[str], None]) -> None:
         self._tree = tree
         self._hint = hint
+        self._repodata = tree.path(REPODATA)
+        self._repomd = tree.path(f"{REPODATA}/repomd.xml")
 
     def dispatch(self, event: FileSystemEvent) -> None:
         for path in (event.src_path, event.dest_path):
@@ -143,10 +147,10 @@ class _Handler(FileSystemEventHandler):
                 self._tell(os.fsdecode(path), is_directory=event.is_directory)
 
     def _tell(self, path: str, *, is_directory: bool) -> None:
-        name = os.path.relpath(path, self._tree.root)
-        if name == ".":
-            self._hint("")
-        elif name in ("repodata", "repodata/repomd.xml"):
+        if path in (self._repodata, self._repomd):
             self._hint(REPODATA)
-        elif self._tree.concerns(name) and (is_directory or self._tree.is_package_name(name)):
-            self._hint(name)
+        for name in self._tree.names_of(path):
+            if name == ".":
+                self._hint("")
+            elif is_directory or self._tree.is_package_name(name):
+                self._hint(name)

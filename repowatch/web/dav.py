@@ -146,6 +146,8 @@ class _Provider(DAVProvider):  # type: ignore[misc]
         location_href = path.strip("/")
         if environ["REQUEST_METHOD"] not in _READING and is_reserved(location_href):
             raise DAVError(HTTPStatus.FORBIDDEN, f"/{location_href} is not for clients to write")
+        if environ["REQUEST_METHOD"] not in _READING and self.repository.is_behind_link(location_href):
+            raise DAVError(HTTPStatus.FORBIDDEN, f"/{location_href} lies behind a symbolic link")
         resolved = self.repository.resolve(location_href)
         if resolved is None or is_hidden(location_href):
             return None
@@ -301,9 +303,14 @@ class _Directory(DAVCollection):  # type: ignore[misc]
             names = [
                 entry.name
                 for entry in entries
-                if not is_hidden(entry.name) and entry.name.isprintable() and not entry.is_symlink()
+                if not is_hidden(entry.name) and entry.name.isprintable() and self._is_shown(entry)
             ]
         return sorted(names)
+
+    def _is_shown(self, entry: os.DirEntry[str]) -> bool:
+        place = self._place
+        prefix = f"{place.location_href}/" if place.location_href else ""
+        return not entry.is_symlink() or place.repository.resolve(f"{prefix}{entry.name}") is not None
 
     def create_empty_resource(self, name: str) -> _File:
         path = f"{self.path.rstrip('/')}/{name}"

@@ -68,6 +68,7 @@ class Served:
     staging: str
     replace: bool  # whether other content may come under an existing package name
     is_package_name: Callable[[str], bool]
+    may_lead_to: Callable[[str], bool]  # whether symbolic links may lead to a path
     publication: Callable[[], Publication | None]
     admit: Admit
     remove: Remove
@@ -76,9 +77,15 @@ class Served:
     status: Callable[[], dict[str, Any]]
 
     def resolve(self, location_href: str) -> str | None:
-        """The path behind a name, None where a symbolic link would have to be followed."""
+        """The path behind a name, None where a symbolic link leads to what it may not."""
         path = self.path(location_href)
-        return path if os.path.realpath(path) == path else None
+        real = os.path.realpath(path)
+        return real if real == path or self.may_lead_to(real) else None
+
+    def is_behind_link(self, location_href: str) -> bool:
+        """Whether a directory above a name is a symbolic link."""
+        parent = os.path.dirname(self.path(location_href))
+        return bool(location_href) and os.path.realpath(parent) != parent
 
     def path(self, location_href: str) -> str:
         return os.path.join(self.root, location_href) if location_href else self.root

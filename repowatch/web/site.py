@@ -149,16 +149,17 @@ def _list(repository: Served, path: str, directory: str, start_response: StartRe
         link = href_of(f"{path}/")
         return plain(start_response, HTTPStatus.MOVED_PERMANENTLY, link, [("Location", link)])
     try:
-        entries = list(_entries(directory))
+        entries = list(_entries(repository, path[len(repository.url) :], directory))
     except OSError as error:
         return plain(start_response, HTTPStatus.FORBIDDEN, (error.strerror or "not readable").lower())
     return page(start_response, render(entries, title_path=path), [("Cache-Control", "no-cache")])
 
 
-def _entries(directory: str) -> Iterable[DirectoryEntry]:
+def _entries(repository: Served, prefix: str, directory: str) -> Iterable[DirectoryEntry]:
     with os.scandir(directory) as listed:
         for entry in listed:
-            if is_hidden(entry.name) or entry.is_symlink():
+            location_href = f"{prefix}{entry.name}"
+            if is_hidden(entry.name) or (entry.is_symlink() and not repository.resolve(location_href)):
                 continue
             try:
                 status = entry.stat()
