@@ -118,7 +118,7 @@ class _Repository:
             name=self.config.name,
             url=self.config.url,
             root=self.index.root,
-            staging=self.index.staging,
+            staging=self.index.open_staging,
             replace=self.config.replace == "allow",
             is_package_name=self.index.tree.is_package_name,
             may_lead_to=self.index.tree.may_lead_to,

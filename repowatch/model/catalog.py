@@ -76,8 +76,8 @@ class Segment:
 class Catalog:
     """The listed packages: entries by location_href, and segments in order.
 
-    Not safe for changes from several threads; `entries` and `segments` are replaced whole by
-    `change`, so that what another thread took stays as it was.
+    Not safe for changes from several threads; `entries` and `segments` are replaced whole by a
+    `change` that changes something, so that what another thread took stays as it was.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Catalog:
             )
         if changes:
             self.segments = _changed(self.segments, changes)
-        self.entries = entries
+            self.entries = entries
 
     def restamp(self, entries: Iterable[Entry]) -> None:
         """Replace entries whose file has another stamp by now (a rename changes ctime), nothing else."""

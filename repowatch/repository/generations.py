@@ -46,7 +46,7 @@ class Generations:
         """A publication names the files of `new`; the one before it named those of `before`."""
         current = set(new)
         for name in before:
-            if name not in current:
+            if name not in current and _OURS.match(name):
                 self._superseded.pop(name, None)
                 self._superseded[name] = (now, self._size(name))
         for name in current:

@@ -11,8 +11,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from repowatch.errors import RepowatchError
 from repowatch.model.catalog import Catalog, Segment
@@ -20,6 +20,7 @@ from repowatch.model.digests import Inspection
 from repowatch.model.package import Entry, Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
 from repowatch.repository import cache
+from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
 from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
 from repowatch.repository.segments import Segments
@@ -33,48 +34,6 @@ log = logging.getLogger(__name__)
 MOST_READ = 512
 
 EMPTY = "empty file"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
-    """A package to be published from staging."""
-
-    location_href: str
-    staged: str  # path, on the repository's file system
-    package: Package | None  # None: an empty file, accepted and not listed
-    check: Callable[[], None]  # raises what refuses it at the last moment
-    departs: str | None = None  # the location_href that `staged` is the file of (MOVE)
-    answer: Future[Listed] = field(default_factory=Future)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Departure:
-    """A package to be unlisted and removed."""
-
-    location_href: str
-    check: Callable[[], None]
-    answer: Future[Listed] = field(default_factory=Future)
-
-
-class PublicationFailed(RepowatchError):
-    """The old view stands; `error` says why, `again` which names have to be looked at again."""
-
-    def __init__(self, error: Exception, *, again: set[str]) -> None:
-        super().__init__(f"the publication failed: {error}")
-        self.error = error
-        self.again = again
-
-
-@dataclass(slots=True)
-class Again:
-    """Names that have to be looked at again: when they are quiet, or right away."""
-
-    unsettled: set[str] = field(default_factory=set)
-    left_over: set[str] = field(default_factory=set)
-
-
-class Stopped(Exception):
-    """The turn was given up because it was asked to stop."""
 
 
 class Index:
@@ -141,6 +100,16 @@ class Index:
         self._publisher.take_over()
         self._restore()
 
+    def open_staging(self) -> str:
+        """The directory for arrivals, made anew when somebody removed it. May be called from any thread.
+
+        Raises RepowatchError when the repository is away, OSError.
+        """
+        if self._lock is None or _identity(self.root) != self._identity:
+            raise RepowatchError(f"the directory of {self.name} is away; nothing can be taken")
+        self._make_staging()
+        return self.staging
+
     def _make_staging(self) -> None:
         make_directories(self.staging, below=self.root)
 
@@ -200,13 +169,12 @@ class Index:
         names: Iterable[str],
         *,
         at_once: Iterable[str] = (),
-        arrivals: Sequence[Arrival] = (),
-        departures: Sequence[Departure] = (),
+        changes: Sequence[Change] = (),
     ) -> Again:
-        """Look at names, read what changed, publish, and answer arrivals and departures.
+        """Look at names, read what changed, publish, and answer changes, of which no two touch one name.
 
         Files below a name that is a directory must have been left alone for `settle` seconds, except for
-        the names of `at_once`. Raises PublicationFailed after refusing the arrivals, and Stopped.
+        the names of `at_once`. Raises PublicationFailed after refusing the changes, and Stopped.
         """
         started = time.perf_counter()
         names, at_once = set(names), set(at_once)
@@ -215,7 +183,7 @@ class Index:
         if "" in names:
             self._check_empty(looked_at)
         again = self._update_from_files(looked_at)
-        again.unsettled.update(self._publish(arrivals, departures, started))
+        again.unsettled.update(self._publish(changes, started))
         return again
 
     # -- files -------------------------------------------------------------------------------
@@ -370,16 +338,15 @@ class Index:
 
     # -- publication -------------------------------------------------------------------------
 
-    def _publish(
-        self, arrivals: Sequence[Arrival], departures: Sequence[Departure], started: float
-    ) -> set[str]:
-        """Publish the catalog with the arrivals and departures, and answer them.
+    def _publish(self, changes: Sequence[Change], started: float) -> set[str]:
+        """Publish the catalog with the changes, and answer them.
 
         An arrival that is refused at the last moment is left out, and the rest published without it.
         Returns names to look at again.
         """
-        wanted = [arrival for arrival in arrivals if _is_on(arrival)]
-        leaving = [departure for departure in departures if _is_on(departure)]
+        allowed = [change for change in changes if _is_on(change)]
+        wanted = [change for change in allowed if isinstance(change, Arrival)]
+        leaving = [change for change in allowed if isinstance(change, Departure)]
         replaced = {arrival: os.path.lexists(self.tree.path(arrival.location_href)) for arrival in wanted}
         to_place = {
             Placement(arrival.staged, self.tree.path(arrival.location_href), arrival.check): arrival
@@ -391,6 +358,7 @@ class Index:
             try:
                 self._write(list(to_place), [self.tree.path(each.location_href) for each in leaving], started)
             except PlacementRefused as error:
+                self._written = None
                 self._catalog.entries, self._catalog.segments = facts
                 for placement in error.placed:
                     del to_place[placement]
@@ -398,11 +366,14 @@ class Index:
                 wanted.remove(refused)
                 refused.answer.set_exception(error.error)
             except (OSError, RepowatchError) as error:
+                self._written = None  # a removal may have failed after the new view was published
                 self._catalog.entries, self._catalog.segments = facts
                 _answer_all([*wanted, *leaving], error)
                 raise PublicationFailed(error, again={change.location_href for change in wanted}) from error
             else:
                 break
+        touched = {name for change in allowed for name in change.touches}
+        self.rejected = {name: each for name, each in self.rejected.items() if name not in touched}
         again = self._restamp(wanted)
         revision = self.publication.revision if self.publication else 0
         for departure in leaving:
@@ -472,9 +443,6 @@ class Index:
         rejected = dict(self.rejected)
         for arrival in arrivals:
             found = self.tree.look(arrival.location_href)
-            rejected.pop(arrival.location_href, None)
-            if arrival.departs:
-                rejected.pop(arrival.departs, None)
             stamp = found.stamp if found else None
             if arrival.package is None:
                 rejected[arrival.location_href] = Rejected(arrival.location_href, stamp, EMPTY)
@@ -497,12 +465,12 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _answer_all(changes: Sequence[Arrival | Departure], error: Exception) -> None:
+def _answer_all(changes: Sequence[Change], error: Exception) -> None:
     for change in changes:
         change.answer.set_exception(error)
 
 
-def _is_on(change: Arrival | Departure) -> bool:
+def _is_on(change: Change) -> bool:
     """Whether a change is still wanted and allowed; a refusal is its answer."""
     if not change.answer.set_running_or_notify_cancel():
         return False

@@ -1,7 +1,7 @@
 """The processes that read packages.
 
 Each runs `reader` behind a pair of pipes and is asked one package at a time, by a thread that waits for it.
-When one dies, the package it was reading is rejected, and the next package gets a new process.
+When one dies, the package is asked of a new one; a package that ends that as well is rejected.
 """
 
 from __future__ import annotations
@@ -128,22 +128,26 @@ class Readers:
             )
 
     def _ask(self, question: str, *arguments: object) -> Package:
-        child: _Child | None = getattr(self._mine, "child", None)
-        if child is None:
-            child = self._mine.child = self._start()
-        try:
-            return child.ask(question, *arguments)
-        except EOFError:
-            self._mine.child = None
-            with self._lock:
-                self._children.discard(child)
+        """Ask this thread's process. One that ended may have been killed by anybody: a package is to blame
+        when it ends a second one."""
+        for _ in range(2):
+            child: _Child | None = getattr(self._mine, "child", None)
+            if child is None:
+                child = self._mine.child = self._start()
+            try:
+                return child.ask(question, *arguments)
+            except EOFError:
+                self._mine.child = None
+                how = self._forget(child)
+                log.warning("a reader process ended (%s) when it was asked for %s", how, arguments[1])
+        raise BadPackage(f"the process that reads it ends ({how}): it is damaged in an unknown way")
+
+    def _forget(self, child: _Child) -> str:
+        with self._lock:
+            self._children.discard(child)
             if self._closed:
-                raise ChangedWhileRead("the readers were stopped") from None
-            how = child.end()
-            log.error("a reader process ended (%s) while it read %s", how, arguments[-1])
-            raise BadPackage(
-                f"the process that read it ended ({how}): it is damaged in an unknown way"
-            ) from None
+                raise ChangedWhileRead("the readers were stopped")
+        return child.end()
 
     def _start(self) -> _Child:
         child = _Child()

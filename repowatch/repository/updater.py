@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -19,7 +19,8 @@ from repowatch.model.digests import Inspection
 from repowatch.model.package import Stamp
 from repowatch.model.pending import Pending
 from repowatch.model.publication import Listed
-from repowatch.repository.index import Again, Arrival, Departure, Index, PublicationFailed, Stopped
+from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
+from repowatch.repository.index import Index
 from repowatch.repository.tree import REPODATA
 from repowatch.system.clock import Clock
 
@@ -37,17 +38,15 @@ LATE = 30.0  # seconds beyond the deadline after which health says so
 class _Inbox:
     names: set[str] = field(default_factory=set)  # to settle
     now: set[str] = field(default_factory=set)  # to look at without settling
-    arrivals: list[Arrival] = field(default_factory=list)
-    departures: list[Departure] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)  # arrivals and departures as they came
     looks: list[Future[Listed]] = field(default_factory=list)  # answered after the next turn
 
     def is_urgent(self) -> bool:
-        return bool(self.now or self.arrivals or self.departures or self.looks)
+        return bool(self.now or self.changes or self.looks)
 
     def refuse(self, error: Exception) -> None:
         """Answer everything that was not answered yet."""
-        changes: list[Arrival | Departure] = [*self.arrivals, *self.departures]
-        for answer in (*(change.answer for change in changes), *self.looks):
+        for answer in (*(change.answer for change in self.changes), *self.looks):
             if not answer.done():
                 answer.set_exception(error)
 
@@ -114,14 +113,14 @@ class Updater:
             package = self.index.describe(inspection, location_href=location_href, stamp=stamp)
         arrival = Arrival(location_href, staged, package, check, departs)
         with self._posting() as inbox:
-            inbox.arrivals.append(arrival)
+            inbox.changes.append(arrival)
         return arrival.answer
 
     def remove(self, location_href: str, *, check: Callable[[], None]) -> Future[Listed]:
         """Unlist a package, then remove its file."""
         departure = Departure(location_href, check)
         with self._posting() as inbox:
-            inbox.departures.append(departure)
+            inbox.changes.append(departure)
         return departure.answer
 
     def stop(self) -> None:
@@ -178,18 +177,18 @@ class Updater:
                 self._changed.wait(min(wake_at - now, RESCAN))
 
     def _wake_at(self) -> float:
-        """Every reason to wake up, the earliest first."""
+        """Every reason to wake up; the earliest. What may publish waits until a publication may be."""
         publication_at, sweep_at = self.index.generations
-        reasons = [self._rescan_at, self._check_at, self._save_at]
-        if sweep_at is not None:
-            reasons.append(sweep_at)
+        publishing = [self._rescan_at, self._check_at]
         if self._inbox.is_urgent():
-            reasons.append(publication_at)
+            publishing.append(-math.inf)
         if (due_at := self._pending.due_at()) is not None:
-            reasons.append(max(due_at, publication_at, self._retry_at or due_at))
+            publishing.append(max(due_at, self._retry_at or due_at))
         if self._retry_at is not None:
-            reasons.append(self._retry_at)
-        return min(reasons)
+            publishing.append(self._retry_at)
+        return min(
+            max(min(publishing), publication_at), self._save_at, math.inf if sweep_at is None else sweep_at
+        )
 
     def _taken(self, now: float) -> tuple[set[str], _Inbox]:
         names: set[str] = set()
@@ -205,14 +204,12 @@ class Updater:
             names.add(REPODATA)
         names |= self._pending.take(now)
         taken, self._inbox = self._inbox, _Inbox()
-        self._inbox.arrivals, taken.arrivals = _one_each(taken.arrivals)
+        taken.changes, self._inbox.changes = _without_conflict(taken.changes)
         return names | taken.now, taken
 
     def _turn(self, names: Iterable[str], inbox: _Inbox) -> None:
         try:
-            again = self.index.turn(
-                names, at_once=inbox.now, arrivals=inbox.arrivals, departures=inbox.departures
-            )
+            again = self.index.turn(names, at_once=inbox.now, changes=inbox.changes)
         except Stopped:
             inbox.refuse(RepowatchError("the daemon stops; nothing was kept, send it again"))
         except PublicationFailed as error:
@@ -250,14 +247,12 @@ class Updater:
             self._changed.notify_all()
 
 
-def _one_each(arrivals: list[Arrival]) -> tuple[list[Arrival], list[Arrival]]:
-    """(later, now): at most one arrival for a name in a publication, so that each is listed once."""
-    now: dict[str, Arrival] = {}
-    later: list[Arrival] = []
-    for arrival in arrivals:
-        touched = {arrival.location_href, arrival.departs or arrival.location_href}
-        if touched & now.keys():
-            later.append(arrival)
-        else:
-            now.update(dict.fromkeys(touched, arrival))
-    return later, list({id(arrival): arrival for arrival in now.values()}.values())
+def _without_conflict(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """(now, later): in a publication each name changes once, and no change overtakes one before it."""
+    now: list[Change] = []
+    later: list[Change] = []
+    touched: set[str] = set()
+    for change in changes:
+        (later if touched & change.touches else now).append(change)
+        touched |= change.touches
+    return now, later

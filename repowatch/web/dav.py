@@ -164,8 +164,11 @@ class _Provider(DAVProvider):  # type: ignore[misc]
     def custom_request_handler(
         self, environ: WSGIEnvironment, start_response: StartResponse, default_handler: WSGIApplication
     ) -> Iterable[bytes]:
-        depth = environ.get("HTTP_DEPTH", "infinity")
-        if environ["REQUEST_METHOD"] == "PROPFIND" and depth == "infinity":
+        method, depth = environ["REQUEST_METHOD"], environ.get("HTTP_DEPTH", "infinity")
+        if method in ("PUT", "DELETE", "MOVE", "COPY") and not environ["PATH_INFO"].strip("/"):
+            # WsgiDAV would look for the directory above it.
+            raise DAVError(HTTPStatus.FORBIDDEN, "the root of a repository stays what and where it is")
+        if method == "PROPFIND" and depth == "infinity":
             raise DAVError(HTTPStatus.FORBIDDEN, err_condition=PRECONDITION_CODE_PropfindFiniteDepth)
         return default_handler(environ, start_response)
 
@@ -330,7 +333,6 @@ class _Directory(DAVCollection):  # type: ignore[misc]
 
     def handle_delete(self) -> bool:
         place = self._place
-        place.refuse_root()
         place.refuse_if_locked()
         with _answering(self.environ):
             self.environ[_ANSWER] = place.throw_away(place.location_href)
@@ -340,7 +342,6 @@ class _Directory(DAVCollection):  # type: ignore[misc]
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
         place = self._place
-        place.refuse_root()
         staged = place.aside()
         with _answering(self.environ):
             if depth_infinity:
@@ -354,7 +355,6 @@ class _Directory(DAVCollection):  # type: ignore[misc]
 
     def handle_move(self, dest_path: str) -> bool:
         place = self._place
-        place.refuse_root()
         with _answering(self.environ):
             self.environ[_ANSWER] = place.rename_directory(place.file_path, dest_path)
             place.repository.look(place.location_href)
@@ -374,11 +374,8 @@ class _Place:
 
     def aside(self) -> str:
         """A new name in staging."""
-        return os.path.join(self.repository.staging, f"dav-{uuid.uuid4().hex}")
-
-    def refuse_root(self) -> None:
-        if not self.location_href:
-            raise DAVError(HTTPStatus.FORBIDDEN, "the root of a repository stays where it is")
+        with _answering(self._resource.environ):
+            return os.path.join(self.repository.staging(), f"dav-{uuid.uuid4().hex}")
 
     def refuse_if_locked(self) -> None:
         """Raise DAVError (423) when a lock that the request does not hold is on this or below it.

@@ -65,7 +65,7 @@ class Served:
     name: str
     url: str  # begins and ends with a slash
     root: str
-    staging: str
+    staging: Callable[[], str]  # a directory on the same file system; raises RepowatchError when it is away
     replace: bool  # whether other content may come under an existing package name
     is_package_name: Callable[[str], bool]
     may_lead_to: Callable[[str], bool]  # whether symbolic links may lead to a path

@@ -116,15 +116,15 @@ class Upload:
         self._is_package = repository.is_package_name(location_href)
         self._inspector = Inspector(size=expected.length) if self._is_package else None
         self._sums = {name: hashlib.new(name) for name, _ in expected.digests}
-        self._staged = os.path.join(repository.staging, f"upload-{uuid.uuid4().hex}")
         self._descriptor = -1
+        with told():
+            staging = repository.staging()
+        self._staged = os.path.join(staging, f"upload-{uuid.uuid4().hex}")
         check_conditions(repository, location_href, expected.conditions)
         if most is not None and (expected.length or 0) > most:
             raise _too_large(most)
-        if not os.path.isdir(repository.staging):
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, repository.health() or "the repository is not open")
         with told():
-            if expected.length and expected.length > _free(repository.staging):
+            if expected.length and expected.length > _free(staging):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._descriptor = os.open(
                 self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644

@@ -1,0 +1,65 @@
+"""What one turn of a repository is asked for, and how it may end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from repowatch.errors import RepowatchError
+from repowatch.model.package import Package
+from repowatch.model.publication import Listed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A package to be published from staging."""
+
+    location_href: str
+    staged: str  # path, on the repository's file system
+    package: Package | None  # None: an empty file, accepted and not listed
+    check: Callable[[], None]  # raises what refuses it at the last moment
+    departs: str | None = None  # the location_href that `staged` is the file of (MOVE)
+    answer: Future[Listed] = field(default_factory=Future)
+
+    @property
+    def touches(self) -> set[str]:
+        """The names that it changes."""
+        return {self.location_href} | ({self.departs} if self.departs else set())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Departure:
+    """A package to be unlisted and removed."""
+
+    location_href: str
+    check: Callable[[], None]
+    answer: Future[Listed] = field(default_factory=Future)
+
+    @property
+    def touches(self) -> set[str]:
+        return {self.location_href}
+
+
+Change = Arrival | Departure
+
+
+class PublicationFailed(RepowatchError):
+    """The old view stands; `error` says why, `again` which names have to be looked at again."""
+
+    def __init__(self, error: Exception, *, again: set[str]) -> None:
+        super().__init__(f"the publication failed: {error}")
+        self.error = error
+        self.again = again
+
+
+@dataclass(slots=True)
+class Again:
+    """Names that have to be looked at again: when they are quiet, or right away."""
+
+    unsettled: set[str] = field(default_factory=set)
+    left_over: set[str] = field(default_factory=set)
+
+
+class Stopped(Exception):
+    """The turn was given up because it was asked to stop."""
