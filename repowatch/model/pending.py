@@ -33,7 +33,7 @@ class Pending:
 
     def hear(self, name: str, now: float) -> None:
         """Something may have happened to `name`, a path relative to the repository root; "" is all of it."""
-        if name == "" or len(self._heard) >= MOST_NAMES:
+        if name == "" or (name not in self._heard and len(self._heard) >= MOST_NAMES):
             if self._everything is None:
                 self._everything = _Heard(now, now)
             self._everything.last = now

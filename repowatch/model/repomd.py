@@ -35,6 +35,9 @@ class Record:
     open_checksum_type: str = "sha256"
     open_size: int | None = None
     database_version: int | None = None  # of sqlite files that another tool made
+    header_checksum: str | None = None  # of zchunk files that another tool made
+    header_checksum_type: str = "sha256"
+    header_size: int | None = None  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ def _lines(record: Record) -> list[str]:
         lines.append(
             f'    <open-checksum type="{record.open_checksum_type}">{record.open_checksum}</open-checksum>'
         )
+    if record.header_checksum is not None:
+        kind = record.header_checksum_type
+        lines.append(f'    <header-checksum type="{kind}">{record.header_checksum}</header-checksum>')
     lines += [
         f"    <location href={quoteattr(record.location_href)}/>",
         f"    <timestamp>{record.timestamp}</timestamp>",
@@ -73,6 +79,8 @@ def _lines(record: Record) -> list[str]:
     ]
     if record.open_size is not None:
         lines.append(f"    <open-size>{record.open_size}</open-size>")
+    if record.header_size is not None:
+        lines.append(f"    <header-size>{record.header_size}</header-size>")
     if record.database_version is not None:
         lines.append(f"    <database_version>{escape(str(record.database_version))}</database_version>")
     return [*lines, "  </data>"]
@@ -87,11 +95,12 @@ def parse(text: bytes) -> Repomd:
         root = ElementTree.fromstring(text)  # noqa: S314 - a file of the repository's own
         if root.tag != f"{{{NAMESPACE}}}repomd":
             raise BadRepomd(f"repomd.xml: the root element is {root.tag}, not repomd")
-        revision = _text(root, "revision") or "0"
+        revision = _text(root, "revision") or ""
+        number = int(revision) if revision.isdecimal() else 0
         records = tuple(_record(data) for data in root.iterfind(f"{{{NAMESPACE}}}data"))
-    except (ElementTree.ParseError, ValueError, KeyError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
         raise BadRepomd(f"repomd.xml can not be read: {error}") from error
-    return Repomd(int(revision) if revision.isdecimal() else 0, records)
+    return Repomd(number, records)
 
 
 def _text(element: ElementTree.Element, name: str) -> str | None:
@@ -108,6 +117,7 @@ def _record(data: ElementTree.Element) -> Record:
     location = data.find(f"{{{NAMESPACE}}}location")
     checksum = data.find(f"{{{NAMESPACE}}}checksum")
     opened = data.find(f"{{{NAMESPACE}}}open-checksum")
+    header = data.find(f"{{{NAMESPACE}}}header-checksum")
     if location is None or checksum is None:
         raise ValueError(f"the record {data.get('type')!r} has no location or no checksum")
     return Record(
@@ -121,4 +131,7 @@ def _record(data: ElementTree.Element) -> Record:
         open_checksum_type="sha256" if opened is None else opened.get("type", "sha256"),
         open_size=_number(data, "open-size"),
         database_version=_number(data, "database_version"),
+        header_checksum=None if header is None else (header.text or "").strip(),
+        header_checksum_type="sha256" if header is None else header.get("type", "sha256"),
+        header_size=_number(data, "header-size"),
     )

@@ -36,10 +36,10 @@ class Generations:
         self._last = float("-inf")  # when the current one was published
 
     def found(self, names: Iterable[str], *, current: Iterable[str], now: float) -> None:
-        """At start: what lies in repodata/ and is not current counts as superseded from now on."""
+        """What lies in repodata/, is not current and not known yet counts as superseded from now on."""
         kept = set(current)
         for name in sorted(names):
-            if name not in kept and _OURS.match(name):
+            if name not in kept and name not in self._superseded and _OURS.match(name):
                 self._superseded[name] = (now, self._size(name))
 
     def published(self, new: Iterable[str], *, before: Iterable[str], now: float) -> None:
@@ -69,12 +69,13 @@ class Generations:
     def next_publication_at(self) -> float:
         """The earliest moment for the next publication; in the past while there is space.
 
-        Beyond half the space, publications are spaced so that a minute of them fits the other half.
+        Beyond half the space, publications are spaced so that a minute of them fits the other half; more
+        than a minute apart saves nothing.
         """
         half = self.space / 2
         if self.kept + self._generation <= half:
             return float("-inf")
-        return self._last + KEPT_AT_LEAST * self._generation / max(half, 1)
+        return self._last + KEPT_AT_LEAST * min(1.0, self._generation / max(half, 1))
 
     def next_sweep_at(self) -> float | None:
         """When there is next something to remove; None when nothing is superseded."""

@@ -27,6 +27,7 @@ from repowatch.repository.segments import Segments
 from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
 from repowatch.system.files import Lock, make_directories
+from repowatch.system.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +178,7 @@ class Index:
         the names of `at_once`. Raises PublicationFailed after refusing the changes, and Stopped.
         """
         started = time.perf_counter()
+        is_first = self.publication is None
         names, at_once = set(names), set(at_once)
         self._check_disk(names)
         looked_at = [*self._look(names, settled=True), *self._look(at_once, settled=False)]
@@ -184,6 +186,8 @@ class Index:
             self._check_empty(looked_at)
         again = self._update_from_files(looked_at)
         again.unsettled.update(self._publish(changes, started))
+        if is_first or len(looked_at) > MOST_READ:
+            give_back()
         return again
 
     # -- files -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from repowatch.errors import RepowatchError
@@ -64,6 +64,7 @@ class Publisher:
         self.repomd = Repomd(0, ())
         self.repomd_file = RepomdFile("", 0)
         self._good: set[str] = set()  # names of files known to be whole on disk
+        self._is_durable = True  # whether the repomd.xml that clients see survives a power cut
 
     def take_over(self) -> None:
         """Go on from what is published. A missing or damaged repomd.xml counts as one without records.
@@ -82,9 +83,7 @@ class Publisher:
         self._good = {
             os.path.basename(record.location_href) for record in self.repomd.records if self._is_whole(record)
         }
-        self.generations.found(
-            os.listdir(self.directory), current=_names(self.repomd.records), now=self._clock.monotonic()
-        )
+        self._supersede(os.listdir(self.directory))
 
     def is_disturbed(self) -> bool:
         """Whether something else wrote repodata/ since the last publication."""
@@ -98,10 +97,12 @@ class Publisher:
         return status.st_ino != self.repomd_file.inode or sizes != [each.size for each in self.repomd.records]
 
     def is_published(self, files: Sequence[MetadataFile]) -> bool:
-        """Whether just these files are published and whole already."""
+        """Whether just these files are published, durable and whole already."""
         made = {record.type: record.checksum for record in self.repomd.records if record.type in _MADE}
-        return made == {file.kind: file.checksum for file in files} and all(
-            file.name in self._good for file in files
+        return (
+            self._is_durable
+            and made == {file.kind: file.checksum for file in files}
+            and all(file.name in self._good for file in files)
         )
 
     def is_current(self, location_hrefs: Sequence[str]) -> bool:
@@ -118,10 +119,26 @@ class Publisher:
         placements: Sequence[Placement] = (),
         removals: Sequence[str] = (),
     ) -> Repomd:
-        """Publish these files in the order above; what is published now.
+        """Publish these files in the order above; what clients see then.
 
-        Raises PlacementRefused, and OSError: then repomd.xml is the old one.
+        Raises PlacementRefused, and OSError: `repomd` says which revision clients see then.
         """
+        try:
+            repomd, aside, text = self._prepare(files)
+            self.place(placements)
+            os.rename(aside, self._path("repomd.xml"))
+        except BaseException:
+            self._supersede(file.name for file in files)
+            raise
+        self._is_durable = False
+        self._show(repomd, text, files)
+        fsync_directory(self.directory)
+        self._is_durable = True
+        self.remove(removals)
+        return repomd
+
+    def _prepare(self, files: Sequence[MetadataFile]) -> tuple[Repomd, str, bytes]:
+        """Steps 1 and 2: what will be published, and where its repomd.xml lies until then."""
         for file in files:
             self._write(file)
         now = max([int(self._clock.now()), *(record.timestamp for record in self.repomd.records)])
@@ -133,19 +150,21 @@ class Publisher:
         aside = os.path.join(self._staging, "repomd.xml")
         write_durably(aside, [text])
         fsync_directory(self.directory)
+        return repomd, aside, text
 
-        self.place(placements)
-        os.rename(aside, self._path("repomd.xml"))
-        fsync_directory(self.directory)
-
+    def _show(self, repomd: Repomd, text: bytes, files: Sequence[MetadataFile]) -> None:
+        """Take note of what clients see from now on."""
         before, self.repomd = self.repomd, repomd
         self.repomd_file = RepomdFile.of(text, os.stat(self._path("repomd.xml")))
         self._good |= {file.name for file in files}
         self.generations.published(
-            _names(records), before=_names(before.records), now=self._clock.monotonic()
+            _names(repomd.records), before=_names(before.records), now=self._clock.monotonic()
         )
-        self.remove(removals)
-        return repomd
+
+    def _supersede(self, names: Iterable[str]) -> None:
+        """Files that no repomd.xml names go the way of those that one named."""
+        current = _names(self.repomd.records)
+        self.generations.found(names, current=current, now=self._clock.monotonic())
 
     def place(self, placements: Sequence[Placement]) -> None:
         """Step 3: rename packages to their names, durably. Raises PlacementRefused and OSError."""

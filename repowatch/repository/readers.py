@@ -7,6 +7,7 @@ When one dies, the package is asked of a new one; a package that ends that as we
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ from repowatch.model.digests import Inspection
 from repowatch.model.package import Package, Rejected, Stamp
 
 log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from {0} import _serve; _serve(int(sys.argv[1]))"
 
@@ -205,6 +208,10 @@ class _Child:
 def _serve(descriptor: int) -> None:
     """The life of a reader process: answer until the asker closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(AttributeError, OSError):
+        # The asker's end ends this process too, even in the middle of a large file. It is the end of
+        # the thread that started it, so only the pool's own threads, which stay, may start one.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     pipe: Connection[Any, Any] = Connection(descriptor)
     try:
         from repowatch.repository import reader  # noqa: PLC0415 - may fail, and that is an answer

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 from repowatch.errors import RepowatchError
@@ -47,7 +47,7 @@ class _Inbox:
     def refuse(self, error: Exception) -> None:
         """Answer everything that was not answered yet."""
         for answer in (*(change.answer for change in self.changes), *self.looks):
-            if not answer.done():
+            with contextlib.suppress(InvalidStateError):  # answered already, or taken back
                 answer.set_exception(error)
 
 

@@ -25,6 +25,8 @@ _OPENERS: Mapping[str, Callable[[bytes], bytes]] = {
     ".xml": bytes,
 }
 
+_OLD_NAMES = {"sha": "sha1"}  # as createrepo wrote it
+
 _END = b"</package>\n"
 
 
@@ -97,7 +99,7 @@ def _damage(tree: Tree, record: Record) -> str | None:
 def _mismatch(content: bytes, *, size: int | None, checksum: str, algorithm: str) -> str | None:
     if size is not None and len(content) != size:
         return f"it has {len(content)} bytes, repomd.xml says {size}"
-    found = hashlib.new(algorithm, content).hexdigest()
+    found = hashlib.new(_OLD_NAMES.get(algorithm, algorithm), content).hexdigest()
     return None if found == checksum else f"its {algorithm} is {found}, repomd.xml says {checksum}"
 
 
@@ -119,7 +121,8 @@ def _compare(kind: int, segments: Sequence[Segment], published: bytes) -> Iterat
     ours = {elements[kind]: location_of(key) for segment in segments for key, elements in segment.items()}
     start = published.find(b"<package ")
     theirs = [part + _END for part in published[max(start, 0) :].split(_END)[:-1]]
-    missing = [location_href for element, location_href in ours.items() if element not in set(theirs)]
+    known = set(theirs)
+    missing = [location_href for element, location_href in ours.items() if element not in known]
     surplus = sum(element not in ours for element in theirs)
     for location_href in missing:
         yield f"{name}: {location_href} is in the tree, but not (or not as it is) in the metadata"

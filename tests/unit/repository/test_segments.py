@@ -1,0 +1,133 @@
+"""Metadata files joined from compressed segments."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import subprocess
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repowatch.model.catalog import KINDS, Catalog, Segment
+from repowatch.repository.segments import MetadataFile, Segments, multiply, open_bytes, shift_of
+from tests.unit.model.test_catalog import BOUNDARIES, OTHERS, catalog_of, package
+
+
+class Here(Executor):
+    """Runs everything in the caller's thread, and remembers the segments it was given."""
+
+    def __init__(self) -> None:
+        self.compressed: list[Segment] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if len(args) == 1 and isinstance(args[0], Segment):
+            self.compressed.append(args[0])
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def large() -> Catalog:
+    return catalog_of(package(name, "x" * 50 * number) for number, name in enumerate([*BOUNDARIES, *OTHERS]))
+
+
+def content(file: MetadataFile) -> bytes:
+    return b"".join(file.pieces)
+
+
+@pytest.mark.parametrize("catalog", [Catalog(), catalog_of([package("a.rpm")]), large()])
+def test_a_file_is_one_gzip_member_of_the_open_bytes(catalog: Catalog, pool: ThreadPoolExecutor) -> None:
+    for kind, file in enumerate(Segments(pool).files(catalog.segments)):
+        member = zlib.decompressobj(31)
+        opened = member.decompress(content(file))
+        assert member.eof
+        assert member.unused_data == b""
+        assert opened == b"".join(open_bytes(kind, catalog.segments))
+
+
+def test_gzip_itself_finds_nothing_wrong(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    paths = []
+    for file in Segments(pool).files(large().segments):
+        paths.append(tmp_path / file.name)
+        paths[-1].write_bytes(content(file))
+    subprocess.run(["gzip", "--test", *paths], check=True)
+
+
+@pytest.mark.parametrize("catalog", [Catalog(), large()])
+def test_names_sizes_and_checksums_are_those_of_the_bytes(catalog: Catalog, pool: ThreadPoolExecutor) -> None:
+    files = Segments(pool).files(catalog.segments)
+    assert tuple(file.kind for file in files) == KINDS
+    for file in files:
+        opened = gzip.decompress(content(file))
+        assert (file.size, file.open_size) == (len(content(file)), len(opened))
+        assert file.checksum == hashlib.sha256(content(file)).hexdigest()
+        assert file.open_checksum == hashlib.sha256(opened).hexdigest()
+        assert file.name == f"{file.checksum}-{file.kind}.xml.gz"
+
+
+def test_an_empty_repository_has_files_without_packages(pool: ThreadPoolExecutor) -> None:
+    for file in Segments(pool).files(()):
+        assert b' packages="0">\n</' in gzip.decompress(content(file))
+
+
+def test_only_what_changed_is_compressed_again() -> None:
+    here, catalog = Here(), large()
+    segments = Segments(here)
+    segments.files(catalog.segments)
+    assert here.compressed == list(catalog.segments)
+
+    here.compressed.clear()
+    segments.files(catalog.segments)
+    assert here.compressed == []
+
+    catalog.change([package(OTHERS[0], "new")])
+    segments.files(catalog.segments)
+    assert len(here.compressed) == 1
+
+
+def test_equal_packages_make_equal_files_whatever_their_history(pool: ThreadPoolExecutor) -> None:
+    changed, fresh = large(), large()
+    segments = Segments(pool)
+    segments.files(changed.segments)
+    changed.change([package("new.rpm")], OTHERS)
+    segments.files(changed.segments)
+    changed.change([each for each in fresh.packages() if each.entry.location_href in OTHERS], ["new.rpm"])
+    assert segments.files(changed.segments) == Segments(pool).files(fresh.segments)
+
+
+def test_a_segment_that_nobody_holds_is_forgotten() -> None:
+    catalog = large()
+    here = Here()
+    segments = Segments(here)
+    segments.files(catalog.segments)
+    here.compressed.clear()
+    forgotten = weakref.ref(catalog.segments[0])
+    catalog.change([], [*BOUNDARIES, *OTHERS])
+    assert forgotten() is None
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_the_crc_of_joined_bytes_follows_from_those_of_the_parts(parts: list[bytes]) -> None:
+    crc = 0
+    for part in parts:
+        crc = multiply(shift_of(len(part)), crc) ^ zlib.crc32(part)
+    assert crc == zlib.crc32(b"".join(parts))
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**40))
+def test_appending_twice_is_appending_the_sum(one: int, other: int) -> None:
+    assert multiply(shift_of(one), shift_of(other)) == shift_of(one + other)
