@@ -137,9 +137,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         tree,
         lambda content: content["packages"].reverse(),  # type: ignore[attr-defined]
     ),
-    "with files that are gone": lambda tree: [
-        path.unlink() for path in (tree / "repodata").glob("*-filelists.xml.gz")
-    ],
+    "with files that are gone": lambda tree: shutil.rmtree(tree / "repodata"),
     "with a published file altered": lambda tree: [
         path.write_bytes(path.read_bytes()[:-9] + b"damaged!!")
         for path in (tree / "repodata").glob("*-primary.xml.gz")
