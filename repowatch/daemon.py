@@ -222,7 +222,8 @@ class Daemon:
             host, port = server.bind()
         except OSError as error:
             raise UsageError(
-                f"can not listen on {listen}: {error.strerror or error}; is another one running?"
+                f"can not listen on {listen}: {error.strerror or error}; choose another address (--listen), "
+                "or stop what has it"
             ) from error
         self._address = TcpAddress(host, port)
         server.start(failed=self._fail)

@@ -7,6 +7,8 @@ waits for a publication, there are threads left for everybody else.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
@@ -47,7 +49,13 @@ class Server:
 
     def bind(self) -> tuple[str, int]:
         """Take the address; requests are answered after `start`. The real host and port. Raises OSError."""
-        self._server.prepare()
+        try:
+            self._server.prepare()
+        except OSError as error:
+            # cheroot puts what the kernel said into the middle of a text of its own.
+            if number := re.search(r"\[Errno (\d+)\]", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            raise
         host, port = self._server.bind_addr[:2]
         return host, port
 
