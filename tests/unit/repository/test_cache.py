@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,19 +16,6 @@ from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.system.clock import SystemClock
 from tests.kit.rpms import make_rpm, truncate
-
-
-@pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    readers = Readers(processes=1)
-    yield readers
-    readers.close()
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture

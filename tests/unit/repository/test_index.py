@@ -25,19 +25,6 @@ from tests.kit.rpms import flip_byte, make_rpm, truncate
 A, B, C = (f"{name}-1.0-1.noarch.rpm" for name in "abc")
 
 
-@pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    readers = Readers(processes=1)
-    yield readers
-    readers.close()
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
 class Repository:
     """A tree, its index, and a place beside it from where packages arrive."""
 

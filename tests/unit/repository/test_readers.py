@@ -21,14 +21,6 @@ from tests.kit.rpms import Sig, layout, make_rpm, truncate
 UNREADABLE = Path("/sys/bus/cpu/uevent")
 
 
-@pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    readers = Readers(processes=1)
-    readers.start()
-    yield readers
-    readers.close()
-
-
 def to_read(path: Path) -> ToRead:
     stamp = Stamp.of(os.lstat(path)) if path.exists() else None
     return ToRead(str(path), path.name, stamp)

@@ -29,19 +29,6 @@ SETTLE, DEADLINE = 0.5, 2.0
 NOBODY = "no such file"
 
 
-@pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    readers = Readers(processes=1)
-    yield readers
-    readers.close()
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
 def allow() -> None:
     """Refuse nothing."""
 

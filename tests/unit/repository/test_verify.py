@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,19 +22,6 @@ from tests.kit.oracle import createrepo
 from tests.kit.rpms import flip_byte, make_rpm, truncate
 
 A, B, C = (f"{name}-1.0-1.noarch.rpm" for name in "abc")
-
-
-@pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    readers = Readers(processes=1)
-    yield readers
-    readers.close()
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture
