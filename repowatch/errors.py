@@ -19,5 +19,13 @@ class BadPackage(RepowatchError):
     """A file that is not a whole, readable RPM package; the text is the reason, in one line."""
 
 
+class Unfinished(RepowatchError):
+    """A change that was made, and that the disk then failed to make sure of or to show."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the change was made, but may not last: {(error.strerror or str(error)).lower()}")
+        self.error = error
+
+
 class ChangedWhileRead(RepowatchError):
     """The file changed between the first and the last look at it; it has to settle again."""

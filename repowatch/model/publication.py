@@ -37,7 +37,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The answer to a change: the revision that shows it."""
+    """The answer to a change: the revision that shows it, None where one will only later."""
 
-    revision: int
+    revision: int | None
     replaced: bool  # whether something had the name before

@@ -88,8 +88,12 @@ class Generations:
         removed = []
         while (due := self.next_sweep_at()) is not None and due <= now:
             name = next(iter(self._superseded))
-            remove_if_there(os.path.join(self._directory, name))
-            del self._superseded[name]
+            _, size = self._superseded.pop(name)
+            try:
+                remove_if_there(os.path.join(self._directory, name))
+            except OSError:
+                self._superseded[name] = (now, size)  # tried again when it is due once more
+                raise
             removed.append(name)
         return removed
 

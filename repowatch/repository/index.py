@@ -21,7 +21,7 @@ from repowatch.model.package import Entry, Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
 from repowatch.repository import cache
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
-from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
+from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
 from repowatch.repository.segments import Segments
 from repowatch.repository.tree import REPODATA, Found, Tree
@@ -83,15 +83,18 @@ class Index:
 
         Raises UsageError when another process writes this repository, OSError.
         """
-        private = os.path.dirname(self.staging)
-        make_directories(private, below=self.root)
-        os.chmod(private, 0o700)
-        self._lock = Lock(os.path.join(private, "lock"))
+        self._take_lock()
         try:
             self._take_over()
         except BaseException:
             self.close()
             raise
+
+    def _take_lock(self) -> None:
+        private = os.path.dirname(self.staging)
+        make_directories(private, below=self.root)
+        os.chmod(private, 0o700)
+        self._lock = Lock(os.path.join(private, "lock"))
 
     def _take_over(self) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
@@ -154,8 +157,11 @@ class Index:
 
     def sweep(self) -> None:
         """Remove superseded metadata files whose time has come."""
-        for name in self._publisher.sweep():
-            log.debug("%s: removed the superseded %s", self.name, name)
+        try:
+            for name in self._publisher.sweep():
+                log.debug("%s: removed the superseded %s", self.name, name)
+        except OSError as error:
+            log.error("%s: superseded metadata can not be removed, it is kept: %s", self.name, error)
 
     def warm(self) -> None:
         """Compress what a restart took over open, so that the next change finds it done."""
@@ -205,25 +211,36 @@ class Index:
             self._away = False
             names.add("")
             self.returned()
-        elif self.publication and names & {"", REPODATA} and self._publisher.is_disturbed():
-            log.warning("%s: another program wrote repodata/; the metadata is published anew", self.name)
+        elif self.publication and names & {"", REPODATA}:
             try:
-                self._publisher.take_over()
-            except OSError as error:
+                self._mend_disk()
+            except (OSError, RepowatchError) as error:
                 raise PublicationFailed(error, again={""}) from error
+
+    def _mend_disk(self) -> None:
+        """Undo what others did to the lock and to repodata/. Raises OSError and UsageError."""
+        if self._lock and not self._lock.is_in_place():
+            log.warning("%s: the lock was removed; it is taken anew", self.name)
+            self.close()
+            self._take_lock()
+        if self._publisher.is_disturbed():
+            log.warning("%s: another program wrote repodata/; the metadata is published anew", self.name)
+            self._publisher.take_over()
             self._written = None
 
     def _return_to(self, found: tuple[int, int] | None) -> None:
         """Open the directory that stands at the root now, if that may be done. Raises PublicationFailed.
 
         Another directory on the same file system was put there on purpose, and is taken when it is seen a
-        second time. On another file system it is what lies below a mount that is away.
+        second time. On another file system it is what lies below a mount that is away, unless it is a
+        repository of ours: then it was mounted anew.
         """
         before, seen = self._identity, self._seen
         self._seen = found
         if found is None:
             raise self._gone(f"{self.root}: there is no such directory now")
-        if before is not None and before[0] != found[0]:
+        is_ours = os.path.isdir(os.path.dirname(self.staging))
+        if before is not None and before[0] != found[0] and not is_ours:
             raise self._gone(f"{self.root} is on another file system than before; is it not mounted?")
         if before is not None and seen != found:
             raise self._gone(f"{self.root} was replaced by another directory; it is looked at once more")
@@ -362,18 +379,20 @@ class Index:
             try:
                 self._write(list(to_place), [self.tree.path(each.location_href) for each in leaving], started)
             except PlacementRefused as error:
-                self._written = None
-                self._catalog.entries, self._catalog.segments = facts
+                self._take_back(facts)
                 for placement in error.placed:
                     del to_place[placement]
                 refused = to_place.pop(error.refused)
                 wanted.remove(refused)
                 refused.answer.set_exception(error.error)
+            except NotShown as error:
+                self._take_back(facts)
+                for arrival in wanted:
+                    arrival.answer.set_result(Listed(None, replaced=replaced[arrival]))
+                raise self._failed(error.error, allowed) from error
             except (OSError, RepowatchError) as error:
-                self._written = None  # a removal may have failed after the new view was published
-                self._catalog.entries, self._catalog.segments = facts
-                _answer_all([*wanted, *leaving], error)
-                raise PublicationFailed(error, again={change.location_href for change in wanted}) from error
+                self._take_back(facts)
+                raise self._failed(error, allowed) from error
             else:
                 break
         touched = {name for change in allowed for name in change.touches}
@@ -385,6 +404,17 @@ class Index:
         for arrival in wanted:
             arrival.answer.set_result(Listed(revision, replaced=replaced[arrival]))
         return again
+
+    def _take_back(self, facts: tuple[Mapping[str, Entry], tuple[Segment, ...]]) -> None:
+        """Say again what the files say; what is published may be anything by now."""
+        self._written = None
+        self._catalog.entries, self._catalog.segments = facts
+
+    def _failed(self, error: Exception, changes: Sequence[Change]) -> PublicationFailed:
+        for change in changes:
+            if not change.answer.done():
+                change.answer.set_exception(error)
+        return PublicationFailed(error, again={name for change in changes for name in change.touches})
 
     def _list(self, arrivals: Sequence[Arrival], departures: Sequence[Departure]) -> None:
         unlisted = [departure.location_href for departure in departures]
@@ -467,11 +497,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _answer_all(changes: Sequence[Change], error: Exception) -> None:
-    for change in changes:
-        change.answer.set_exception(error)
 
 
 def _is_on(change: Change) -> bool:

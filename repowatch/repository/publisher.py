@@ -27,7 +27,13 @@ from repowatch.model.repomd import LARGEST, BadRepomd, Record, Repomd, parse, re
 from repowatch.repository.generations import Generations
 from repowatch.repository.segments import MetadataFile
 from repowatch.system.clock import Clock
-from repowatch.system.files import fsync_directory, make_directories, remove_if_there, write_durably
+from repowatch.system.files import (
+    fsync_directory,
+    make_directories,
+    make_sure_of,
+    remove_if_there,
+    write_durably,
+)
 
 # Record types that are made here, or that other tools make from the same packages: never carried along.
 _MADE = frozenset(f"{kind}{form}" for kind in (*KINDS, "filelists-ext") for form in ("", "_db", "_zck"))
@@ -50,6 +56,14 @@ class PlacementRefused(RepowatchError):
         self.refused = refused
         self.error = error
         self.placed = tuple(placed)
+
+
+class NotShown(RepowatchError):
+    """The packages have their names for good, but the metadata that lists them could not be put in place."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Publisher:
@@ -121,19 +135,27 @@ class Publisher:
     ) -> Repomd:
         """Publish these files in the order above; what clients see then.
 
-        Raises PlacementRefused, and OSError: `repomd` says which revision clients see then.
+        Raises PlacementRefused and OSError where nothing was shown, and NotShown and Unfinished where a
+        package has its name already; `repomd` says which revision clients see.
         """
         try:
             repomd, aside, text = self._prepare(files)
-            self.place(placements)
-            os.rename(aside, self._path("repomd.xml"))
         except BaseException:
-            self._supersede(file.name for file in files)
+            self._discard(files)
             raise
-        self._is_durable = False
-        self._show(repomd, text, files)
-        fsync_directory(self.directory)
-        self._is_durable = True
+        try:
+            self.place(placements)
+        except PlacementRefused:
+            self._discard(files)
+            raise
+        try:
+            os.rename(aside, self._path("repomd.xml"))
+            self._is_durable = False
+            self._show(repomd, text, files)
+            fsync_directory(self.directory)
+            self._is_durable = True
+        except OSError as error:
+            raise NotShown(error) from error
         self.remove(removals)
         return repomd
 
@@ -166,29 +188,36 @@ class Publisher:
         current = _names(self.repomd.records)
         self.generations.found(names, current=current, now=self._clock.monotonic())
 
+    def _discard(self, files: Sequence[MetadataFile]) -> None:
+        """Remove what was written for a publication that is not to be: a full disk needs the room."""
+        for name in {file.name for file in files} - self._good:
+            for path in (self._path(name), os.path.join(self._staging, name)):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
     def place(self, placements: Sequence[Placement]) -> None:
-        """Step 3: rename packages to their names, durably. Raises PlacementRefused and OSError."""
+        """Step 3: rename packages to their names, durably. Raises PlacementRefused and Unfinished."""
         placed: list[Placement] = []
-        directories = set()
-        for placement in placements:
-            try:
-                placement.check()
-                make_directories(os.path.dirname(placement.target), below=self._root)
-                os.rename(placement.staged, placement.target)
-            except (OSError, RepowatchError) as error:
-                raise PlacementRefused(placement, error, placed=placed) from error
-            placed.append(placement)
-            directories |= {os.path.dirname(placement.target), os.path.dirname(placement.staged)}
-        for directory in directories:
-            fsync_directory(directory)
+        try:
+            for placement in placements:
+                try:
+                    placement.check()
+                    make_directories(os.path.dirname(placement.target), below=self._root)
+                    os.rename(placement.staged, placement.target)
+                except (OSError, RepowatchError) as error:
+                    raise PlacementRefused(placement, error, placed=placed) from error
+                placed.append(placement)
+        finally:
+            make_sure_of(
+                *(os.path.dirname(each.target) for each in placed),
+                *(os.path.dirname(each.staged) for each in placed),
+            )
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Remove package files, durably. Raises OSError."""
+        """Step 5: remove package files, durably. Raises OSError and Unfinished."""
         for path in paths:
             remove_if_there(path)
-        for directory in {os.path.dirname(path) for path in paths}:
-            with contextlib.suppress(FileNotFoundError):
-                fsync_directory(directory)
+        make_sure_of(*{os.path.dirname(path) for path in paths if os.path.isdir(os.path.dirname(path))})
 
     def sweep(self) -> list[str]:
         """Remove the superseded files whose time has come; their names."""

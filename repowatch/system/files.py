@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterable
 
-from repowatch.errors import UsageError
+from repowatch.errors import Unfinished, UsageError
 
 # writev(2) takes at most IOV_MAX = 1024 pieces at once.
 _PIECES = 512
@@ -20,6 +20,15 @@ def fsync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_sure_of(*directories: str) -> None:
+    """Make changes of names durable that were made already. Raises Unfinished."""
+    try:
+        for directory in set(directories):
+            fsync_directory(directory)
+    except OSError as error:
+        raise Unfinished(error) from error
 
 
 def fsync_file(path: str) -> None:
@@ -99,6 +108,7 @@ class Lock:
 
     def __init__(self, path: str) -> None:
         """Take the lock. Raises UsageError when another process holds it, OSError when there is no file."""
+        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,6 +121,13 @@ class Lock:
             ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def is_in_place(self) -> bool:
+        """Whether the next process that wants the lock would find this one."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         os.close(self._descriptor)

@@ -28,7 +28,7 @@ from wsgidav.util import SubAppStartResponse
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 from repowatch.model.digests import inspect
-from repowatch.system.files import fsync_directory, fsync_file
+from repowatch.system.files import fsync_directory, fsync_file, make_sure_of
 from repowatch.web.names import is_hidden, is_reserved
 from repowatch.web.replies import Headers, plain
 from repowatch.web.served import Served, content_type
@@ -244,7 +244,7 @@ class _File(DAVNonCollection):  # type: ignore[misc]
                 self.environ[_ANSWER] = wait_for(answer)
             else:
                 os.unlink(place.file_path)
-                fsync_directory(os.path.dirname(place.file_path))
+                make_sure_of(os.path.dirname(place.file_path))
         self.remove_all_properties(recursive=True)
         self.remove_all_locks(recursive=True)
         return True
@@ -322,13 +322,13 @@ class _Directory(DAVCollection):  # type: ignore[misc]
         with _answering(self.environ):  # LOCK of a name that does not exist yet (RFC 4918, 7.3)
             target = self._place.repository.path(path.strip("/"))
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-            fsync_directory(os.path.dirname(target))
+            make_sure_of(os.path.dirname(target))
         return _File(path, self.environ, os.lstat(target))
 
     def create_collection(self, name: str) -> None:
         with _answering(self.environ):
             os.mkdir(os.path.join(self._place.file_path, name))
-            fsync_directory(self._place.file_path)
+            make_sure_of(self._place.file_path)
             self.environ[_ANSWER] = Answer(HTTPStatus.CREATED)
 
     def handle_delete(self) -> bool:
@@ -344,12 +344,11 @@ class _Directory(DAVCollection):  # type: ignore[misc]
         place = self._place
         staged = place.aside()
         with _answering(self.environ):
-            if depth_infinity:
-                shutil.copytree(place.file_path, staged, symlinks=True)
-            else:
-                os.mkdir(staged)
-            _fsync_tree(staged)
-            self.environ[_ANSWER] = place.rename_directory(staged, dest_path)
+            try:
+                _copy_tree(place.file_path, staged, whole=depth_infinity)
+                self.environ[_ANSWER] = place.rename_directory(staged, dest_path)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
         place.copy_properties(dest_path)
         return True
 
@@ -395,7 +394,7 @@ class _Place:
         away = self.aside()
         path = self.repository.path(location_href)
         os.rename(path, away)
-        fsync_directory(os.path.dirname(path))
+        make_sure_of(os.path.dirname(path))
         answer = wait_for(self.repository.look(location_href))
         shutil.rmtree(away)
         return answer
@@ -407,9 +406,13 @@ class _Place:
         replaced = os.path.lexists(target)
         if replaced:
             os.rename(target, away)
-        os.rename(path, target)
-        for directory in {os.path.dirname(target), os.path.dirname(path)}:
-            fsync_directory(directory)
+        try:
+            os.rename(path, target)
+        except OSError:
+            if replaced:
+                os.rename(away, target)
+            raise
+        make_sure_of(os.path.dirname(target), os.path.dirname(path))
         answer = wait_for(self.repository.look(dest_path.strip("/")))
         if replaced:
             shutil.rmtree(away) if os.path.isdir(away) else os.unlink(away)
@@ -432,8 +435,17 @@ class _Place:
             how(provider.prop_manager, self._resource.get_ref_url(), there.get_ref_url())
 
 
-def _fsync_tree(directory: str) -> None:
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            fsync_file(os.path.join(folder, name))
-        fsync_directory(folder)
+def _copy_tree(source: str, target: str, *, whole: bool) -> None:
+    """Copy a directory, `whole` with what is in it; all but its own name is durable then. Raises OSError."""
+    os.mkdir(target)
+    with os.scandir(source) as entries:
+        for entry in entries if whole else ():
+            copy = os.path.join(target, entry.name)
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), copy)
+            elif entry.is_dir():
+                _copy_tree(entry.path, copy, whole=True)
+            else:
+                shutil.copyfile(entry.path, copy)
+                fsync_file(copy)
+    fsync_directory(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import uuid
@@ -16,13 +17,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from repowatch.errors import BadPackage, RepowatchError
+from repowatch.errors import BadPackage, RepowatchError, Unfinished
 from repowatch.model.digests import Inspection, Inspector
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
-from repowatch.system.files import fsync_directory, make_directories, remove_if_there
+from repowatch.system.files import make_directories, make_sure_of, remove_if_there
 from repowatch.web.conditions import Conditions, evaluate
 from repowatch.web.served import Served
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds that a client waits for its package to be listed; then it is told 202
 
@@ -167,7 +170,10 @@ class Upload:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        remove_if_there(self._staged)
+        try:
+            remove_if_there(self._staged)
+        except OSError as error:
+            log.error("%s stays until the next start: %s", self._staged, error)
 
     def _compare(self) -> None:
         wanted = self._expected.length
@@ -216,12 +222,19 @@ def publish(
             departs=departs,
         )
         listed = _wait(answer, patience)
+        if listed is not None and listed.revision is None:
+            return _later(repository, location_href)
         if listed is not None:
             done = HTTPStatus.NO_CONTENT if listed.replaced else HTTPStatus.CREATED
             return Answer(done, listed.revision, inspection.pkgid if inspection else None)
     _put_into_place(repository, location_href, staged, check)
     if departs is not None:
         repository.look(departs)
+    return _later(repository, location_href)
+
+
+def _later(repository: Served, location_href: str) -> Answer:
+    """The file is stored for good, and no publication lists it yet."""
     text = f"{location_href} is stored and will be listed; the revision is still {_revision(repository)}"
     return Answer(HTTPStatus.ACCEPTED, text=text)
 
@@ -259,7 +272,7 @@ def _put_into_place(repository: Served, location_href: str, staged: str, check: 
     replaced = os.path.lexists(target)
     make_directories(os.path.dirname(target), below=repository.root)
     os.rename(staged, target)
-    fsync_directory(os.path.dirname(target))
+    make_sure_of(os.path.dirname(target), os.path.dirname(staged))
     repository.look(location_href)
     etag = repository.etag(location_href, os.stat(target, follow_symlinks=False))
     return Answer(HTTPStatus.NO_CONTENT if replaced else HTTPStatus.CREATED, etag=etag)
@@ -291,12 +304,16 @@ def told() -> Iterator[None]:
         raise
     except BadPackage as error:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+    except Unfinished as error:
+        raise Refusal(_status_of(error.error), str(error)) from error
     except RepowatchError as error:
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
     except OSError as error:
-        raise Refusal(
-            _STATUS_OF.get(error.errno or 0, HTTPStatus.INTERNAL_SERVER_ERROR), _reason(error)
-        ) from error
+        raise Refusal(_status_of(error), _reason(error)) from error
+
+
+def _status_of(error: OSError) -> HTTPStatus:
+    return _STATUS_OF.get(error.errno or 0, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _reason(error: OSError) -> str:

@@ -92,7 +92,7 @@ def refuse() -> None:
     raise RepowatchError("no longer wanted")
 
 
-def revision_of(answer: Future[Listed]) -> int:
+def revision_of(answer: Future[Listed]) -> int | None:
     return answer.result(timeout=0).revision
 
 

@@ -1,0 +1,100 @@
+"""The process dies at every step of a change; no view breaks, no promise is lost, the next start converges.
+
+A sample of the steps is struck; REPOWATCH_FAULTS=all strikes each of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.faults import hasty
+from tests.faults.changes import Change, clean_run, delete, drop, move, new_lane, prepared, replace, upload
+from tests.faults.extent import sample
+from tests.faults.lane import assert_converged
+from tests.faults.tracing import Point, attached, has_ended, kill_at, logging_to, points_in, run
+from tests.kit.daemon import COMMAND, repowatch
+from tests.kit.rpms import make_rpm
+from tests.kit.views import BrokenView, Missing, from_disk, read_view
+
+pytestmark = pytest.mark.client("strace")
+
+
+def die_at_each(points: Sequence[Point], change: Change, directory: Path) -> int:
+    """One life of the daemon for each of the points; how many ended there."""
+    lane = new_lane(directory)
+    deaths = 0
+    with lane.daemon as daemon:
+        for number, point in enumerate(points):
+            name = f"p{number}"
+            prepared(lane, name)
+            with attached(daemon.pid, kill_at(point)):
+                change(lane, name)
+            deaths += has_ended(daemon.pid)
+            daemon.kill()
+            lane.assert_kept()
+            daemon.start()
+            lane.converge()
+        assert daemon.terminate() == 0
+    assert_converged(lane.tree)
+    return deaths
+
+
+@pytest.mark.parametrize("change", [upload, replace, delete, move, drop])
+def test_a_death_at_any_step_breaks_no_view_and_no_promise(change: Change, tmp_path: Path) -> None:
+    points = clean_run(change, tmp_path / "clean")
+    struck = sample(points, most=10 if change is upload else 5)
+    with ThreadPoolExecutor(2) as pool:
+        lanes = [
+            pool.submit(die_at_each, struck[lane::2], change, tmp_path / f"lane{lane}") for lane in (0, 1)
+        ]
+        deaths = sum(lane.result() for lane in lanes)
+    # The last steps come after the answer: the change may be over before strace kills.
+    assert deaths >= len(struck) - 1
+
+
+def broken_at(point: Point, command: Sequence[str | Path], tree: Path) -> str | None:
+    """Die there in a first publication of a tree; what is broken in the view that is left."""
+    assert run(kill_at(point), *command, "index", tree) < 0
+    try:
+        read_view(from_disk(tree))
+    except Missing:
+        return None
+    except BrokenView as error:
+        return f"{point}: {error}"
+    return None
+
+
+def first_publications(command: Sequence[str | Path], directory: Path) -> dict[Path, str | None]:
+    """Die at some steps of a first publication of an existing tree; what is broken in each copy of it."""
+    before, clean, log = directory / "before", directory / "clean", directory / "strace.log"
+    for number in range(3):
+        make_rpm(before, f"p{number}")
+    shutil.copytree(before, clean)
+    assert run(logging_to(log), *command, "index", clean) == 0
+    assert_converged(clean)
+
+    def strike(point: Point) -> tuple[Path, str | None]:
+        tree = directory / f"{point.call}-{point.at}"
+        shutil.copytree(before, tree)
+        return tree, broken_at(point, command, tree)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(pool.map(strike, sample(points_in(log), most=5)))
+
+
+def test_a_death_at_any_step_of_a_first_publication_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    left = first_publications(COMMAND, tmp_path)
+    assert not any(left.values()), left
+    for tree in left:
+        assert repowatch("index", tree).returncode == 0
+        assert_converged(tree)
+
+
+def test_a_publisher_that_is_hasty_with_repomd_is_convicted(tmp_path: Path) -> None:
+    assert any(first_publications([sys.executable, "-m", hasty.__name__], tmp_path).values())
