@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from repowatch.errors import RepowatchError
+from repowatch.errors import RepowatchError, Unfinished
 from repowatch.model.catalog import KINDS
 from repowatch.model.publication import RepomdFile
 from repowatch.model.repomd import LARGEST, BadRepomd, Record, Repomd, parse, render
@@ -59,7 +59,7 @@ class PlacementRefused(RepowatchError):
 
 
 class NotShown(RepowatchError):
-    """The packages have their names for good, but the metadata that lists them could not be put in place."""
+    """The packages have their names for good, but not so the metadata that lists them."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -150,12 +150,18 @@ class Publisher:
             raise
         try:
             os.rename(aside, self._path("repomd.xml"))
-            self._is_durable = False
-            self._show(repomd, text, files)
-            fsync_directory(self.directory)
-            self._is_durable = True
         except OSError as error:
-            raise NotShown(error) from error
+            self._discard(files)
+            if placements:
+                raise NotShown(error) from error
+            raise
+        self._is_durable = False
+        self._show(repomd, text, files)
+        try:
+            fsync_directory(self.directory)
+        except OSError as error:
+            raise (NotShown(error) if placements else Unfinished(error)) from error
+        self._is_durable = True
         self.remove(removals)
         return repomd
 

@@ -27,7 +27,6 @@ CLIENTS = frozenset(
         "rpmbuild",
         "rsync",
         "strace",
-        "wget",
         "zypper",
     }
 )
