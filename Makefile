@@ -8,7 +8,7 @@ PYTHON ?= $$(for python in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$python && break; done)
 PIP_INSTALL = .venv/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: run test check clean
+.PHONY: run test check soak clean
 
 run: .venv/run.stamp
 	@mkdir -p $(DIR)
@@ -24,6 +24,10 @@ check: .venv/test.stamp
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports --no-logo
+
+# Faults at every step, thousands of publications, slow readers of a large repository: about an hour.
+soak: .venv/test.stamp
+	REPOWATCH_FAULTS=all .venv/bin/python -m pytest tests/faults
 
 # The packages below DIR are the user's, not ours.
 clean:
