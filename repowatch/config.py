@@ -61,7 +61,7 @@ class RepositoryConfig:
     name: str
     path: str  # absolute and normalised; it may not exist yet
     url: str  # the path clients ask for, not percent-encoded; begins and ends with "/"
-    profile: Literal["compatible"] = "compatible"
+    profile: Literal["compatible", "modern"] = "compatible"
     settle: float = 0.2  # seconds
     deadline: float = 2.0  # seconds
     exclude: tuple[str, ...] = ()  # fnmatch patterns
@@ -226,12 +226,6 @@ def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
         return values[text.lower()]
 
     return parse_one
-
-
-def _profile(text: str) -> Any:
-    if text == "modern":
-        raise ValueError("`modern` is not in this version yet; write compatible")
-    return _one_of({"compatible": "compatible"})(text)
 
 
 def _path(text: str) -> str:
@@ -491,7 +485,7 @@ SERVER_KEYS: Mapping[str, _Reader] = {
 REPOSITORY_KEYS: Mapping[str, _Reader] = {
     "path": _scalar(_path),
     "url": _scalar(_url),
-    "profile": _scalar(_profile),
+    "profile": _scalar(_one_of({"compatible": "compatible", "modern": "modern"})),
     "settle": _scalar(_duration),
     "deadline": _scalar(_duration),
     "exclude": _several("exclude", str, example="*.drpm"),

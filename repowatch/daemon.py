@@ -58,6 +58,7 @@ def open_index(
         clock=SystemClock(),
         exclude=config.exclude,
         follow=config.follow,
+        profile=config.profile,
         keep_space=config.keep_space,
         settle=config.settle,
     )

@@ -8,18 +8,17 @@ A stale one is good for what it knows as long as the files it names are kept (`g
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import logging
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from repowatch.model.catalog import KINDS, Catalog, Segment, location_of
 from repowatch.model.package import Entry, Nevra, Rejected, Stamp
 from repowatch.model.repomd import Record
+from repowatch.repository.formats import opened
 
 log = logging.getLogger(__name__)
 
@@ -77,28 +76,28 @@ def load(path: str, root: str) -> Restored | None:
         content = json.loads(body)
         if content["format"] != FORMAT:
             raise ValueError(f"it has format {content['format']}, not {FORMAT}")
-        opened = [_opened(root, *file) for file in content["files"]]
+        files = [_open_file(root, *file) for file in content["files"]]
         return Restored(
-            _catalog(content["packages"], opened),
+            _catalog(content["packages"], files),
             {row[0]: Rejected(row[0], _stamp(row[1]), row[2]) for row in content["rejected"]},
             tuple(location_href for location_href, _ in content["files"]),
         )
     except FileNotFoundError as error:
         log.debug("no cache: %s", error)
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         log.info("%s is of no use (%s); packages are read again", path, error)
     return None
 
 
-def _opened(root: str, location_href: str, open_checksum: str) -> bytes:
-    with gzip.open(os.path.join(root, location_href), "rb") as file:
-        content = file.read()
+def _open_file(root: str, location_href: str, open_checksum: str) -> bytes:
+    with open(os.path.join(root, location_href), "rb") as file:
+        content = opened(location_href, file.read())
     if hashlib.sha256(content).hexdigest() != open_checksum:
         raise ValueError(f"{location_href} does not match")
     return content
 
 
-def _catalog(rows: Iterable[list[object]], opened: Sequence[bytes]) -> Catalog:
+def _catalog(rows: Iterable[list[object]], files: Sequence[bytes]) -> Catalog:
     """The catalog whose elements stand one after the other in the open metadata files."""
     entries = []
     lengths: list[tuple[int, int, int]] = []
@@ -106,7 +105,7 @@ def _catalog(rows: Iterable[list[object]], opened: Sequence[bytes]) -> Catalog:
         location_href, pkgid, *nevra, stamp, primary, filelists, other = row
         entries.append(Entry(str(location_href), str(pkgid), Nevra(*map(str, nevra)), _known_stamp(stamp)))
         lengths.append((_length(primary), _length(filelists), _length(other)))
-    return Catalog.restored(entries, lengths, opened)
+    return Catalog.restored(entries, lengths, files)
 
 
 def _of_entry(entry: Entry) -> list[object]:

@@ -21,6 +21,7 @@ from repowatch.model.package import Entry, Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
 from repowatch.repository import cache
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
+from repowatch.repository.formats import FORMATS
 from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
 from repowatch.repository.segments import Segments
@@ -52,6 +53,7 @@ class Index:
         follow: Sequence[str] = (),
         keep_space: int | None = None,
         settle: float = 0.0,
+        profile: str = "compatible",
     ) -> None:
         self.name = name
         self.root = root
@@ -66,7 +68,7 @@ class Index:
         self._readers = readers
         self._clock = clock
         self._settle = settle
-        self._segments = Segments(pool)
+        self._segments = Segments(pool, FORMATS[profile])
         self._publisher = Publisher(root, staging=self.staging, clock=clock, keep_space=keep_space)
         self._lock: Lock | None = None
         self._cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
@@ -124,7 +126,8 @@ class Index:
             return
         self._catalog = restored.catalog
         self.rejected = restored.rejected
-        if self._publisher.is_current(restored.location_hrefs):
+        wanted = all(each.endswith(f".{self._segments.suffix}") for each in restored.location_hrefs)
+        if wanted and self._publisher.is_current(restored.location_hrefs):
             self._written = restored.catalog.segments
 
     def save(self) -> None:

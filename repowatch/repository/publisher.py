@@ -235,7 +235,7 @@ class Publisher:
         if file.name in self._good:
             return
         aside = os.path.join(self._staging, file.name)
-        write_durably(aside, file.pieces)
+        write_durably(aside, file.parts)
         os.rename(aside, self._path(file.name))
 
     def _record(self, file: MetadataFile, now: int) -> Record:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from repowatch.model.catalog import KINDS, Catalog, Segment, location_of
 from repowatch.model.package import Package
 from repowatch.model.repomd import BadRepomd, Record, parse
+from repowatch.repository.formats import opened
 from repowatch.repository.readers import Readers, ToRead
 from repowatch.repository.segments import open_bytes
 from repowatch.repository.tree import Tree
-
-_OPENERS: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-    ".xml": bytes,
-}
 
 _OLD_NAMES = {"sha": "sha1"}  # as createrepo wrote it
 
@@ -91,7 +81,7 @@ def _damage(tree: Tree, record: Record) -> str | None:
                 algorithm=record.open_checksum_type,
             )
             problem = problem and f"opened, {problem}"
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, ValueError) as error:
         return str(error)
     return problem
 
@@ -104,14 +94,8 @@ def _mismatch(content: bytes, *, size: int | None, checksum: str, algorithm: str
 
 
 def _opened(tree: Tree, record: Record) -> bytes:
-    suffix = os.path.splitext(record.location_href)[1]
-    opener = _OPENERS.get(suffix)
-    if opener is None:
-        raise ValueError(
-            f"this version can not read {suffix} files; `repowatch index` writes the metadata anew"
-        )
     with open(tree.path(record.location_href), "rb") as file:
-        return opener(file.read())
+        return opened(record.location_href, file.read())
 
 
 def _compare(kind: int, segments: Sequence[Segment], published: bytes) -> Iterator[str]:

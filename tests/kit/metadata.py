@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ _OPENERS: Mapping[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
     ".xz": lzma.decompress,
+    ".zst": lambda content: (
+        subprocess.run(["zstd", "--decompress"], input=content, capture_output=True, check=True).stdout
+    ),
 }
 
 

@@ -152,7 +152,6 @@ def test_a_key_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
         ("repositories: {a: {path: /srv/*/*}}", "patterns with * are not implemented in this version"),
         ('repositories: {"{1}": {path: /srv/a}}', "templates with { } are not implemented in this version"),
         ("repositories: {a: {path: /a, url: '/x/{1}/'}}", "templates with { } are not implemented in this"),
-        ("repositories: {a: {path: /a, profile: modern}}", "`modern` is not in this version yet"),
     ],
 )
 def test_a_value_of_a_later_version_is_refused_plainly(text: str, words: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from repowatch.errors import RepowatchError
 from repowatch.model.repomd import Record, Repomd, parse, render
+from repowatch.repository.formats import FORMATS
 from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
 from repowatch.repository.segments import MetadataFile, Segments
 from tests.kit.clock import FakeClock
@@ -25,7 +26,7 @@ NOW = 1_700_000_000
 def metadata(*names: str) -> tuple[MetadataFile, ...]:
     """The metadata files of packages with these names."""
     with ThreadPoolExecutor(1) as pool:
-        return Segments(pool).files(catalog_of(map(package, names)).segments)
+        return Segments(pool, FORMATS["compatible"]).files(catalog_of(map(package, names)).segments)
 
 
 class Repository:
