@@ -206,31 +206,36 @@ def publish(
         if not repository.replace and repository.is_package_name(location_href) and not identical:
             refuse_to_replace(repository.path(location_href))
 
-    status = os.stat(staged)
     if not repository.is_package_name(location_href):
-        return _put_into_place(repository, location_href, staged, check)
+        answer = _put_into_place(repository, location_href, staged, check)
+        if departs is not None and repository.is_package_name(departs):
+            wait_for(repository.look(departs))
+        return answer
     if inspection and departs is None and _is_listed(repository, location_href, inspection.pkgid):
         return Answer(HTTPStatus.NO_CONTENT, _revision(repository), inspection.pkgid)
     check()
     if patience > 0:
-        answer = repository.admit(
+        arrived = repository.admit(
             location_href,
             staged=staged,
             inspection=inspection,
-            stamp=Stamp.of(status),
+            stamp=Stamp.of(os.stat(staged)),
             check=check,
             departs=departs,
         )
-        listed = _wait(answer, patience)
-        if listed is not None and listed.revision is None:
-            return _later(repository, location_href)
-        if listed is not None:
-            done = HTTPStatus.NO_CONTENT if listed.replaced else HTTPStatus.CREATED
-            return Answer(done, listed.revision, inspection.pkgid if inspection else None)
+        if listed := _wait(arrived, patience):
+            return _told_of(repository, location_href, listed, inspection)
     _put_into_place(repository, location_href, staged, check)
-    if departs is not None:
-        repository.look(departs)
+    for name in filter(None, (location_href, departs)):
+        repository.look(name)
     return _later(repository, location_href)
+
+
+def _told_of(repository: Served, location_href: str, listed: Listed, inspection: Inspection | None) -> Answer:
+    if listed.revision is None:
+        return _later(repository, location_href)
+    done = HTTPStatus.NO_CONTENT if listed.replaced else HTTPStatus.CREATED
+    return Answer(done, listed.revision, inspection.pkgid if inspection else None)
 
 
 def _later(repository: Served, location_href: str) -> Answer:
@@ -266,14 +271,13 @@ def wait_for(answer: Future[Listed]) -> Answer:
 
 
 def _put_into_place(repository: Served, location_href: str, staged: str, check: Callable[[], None]) -> Answer:
-    """Rename, durably, and let the repository look at it."""
+    """Rename, durably."""
     check()
     target = repository.path(location_href)
     replaced = os.path.lexists(target)
     make_directories(os.path.dirname(target), below=repository.root)
     os.rename(staged, target)
     make_sure_of(os.path.dirname(target), os.path.dirname(staged))
-    repository.look(location_href)
     etag = repository.etag(location_href, os.stat(target, follow_symlinks=False))
     return Answer(HTTPStatus.NO_CONTENT if replaced else HTTPStatus.CREATED, etag=etag)
 
