@@ -29,6 +29,7 @@ from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
 from repowatch.system.files import Lock, make_directories
 from repowatch.system.memory import give_back
+from repowatch.system.mounts import mounted_below
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,11 @@ class Index:
         self._cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
         self._saved: Mapping[str, Entry] | None = None  # the entries that the cache on disk knows
         self._written: Sequence[Segment] | None = None  # the segments that are published
-        self.returned: Callable[[], None] = lambda: None  # called when a directory that was away is back
+        self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
         self._identity: tuple[int, int] | None = None  # device and inode of the root directory
         self._seen: tuple[int, int] | None = None  # those of another that stands there now
         self._away = False
+        self._mounts: tuple[tuple[str, str], ...] = ()  # below the root
         self._seen_empty = False  # a tree that had packages was found empty, and is to be looked at again
 
     def open(self) -> None:
@@ -103,6 +105,7 @@ class Index:
         self._make_staging()
         make_directories(os.path.dirname(self._cache), below=self.root)
         self._identity = _identity(self.root)
+        self._mounts = mounted_below(self.root)
         self._publisher.take_over()
         self._restore()
 
@@ -219,6 +222,10 @@ class Index:
                 self._mend_disk()
             except (OSError, RepowatchError) as error:
                 raise PublicationFailed(error, again={""}) from error
+            if (mounts := mounted_below(self.root)) != self._mounts:
+                self._mounts = mounts
+                names.add("")
+                self.returned()
 
     def _mend_disk(self) -> None:
         """Undo what others did to the lock and to repodata/. Raises OSError and UsageError."""
@@ -296,6 +303,8 @@ class Index:
         if self.publication is not None and len(to_read) > MOST_READ:
             again.left_over.update(file.location_href for file in to_read[MOST_READ:])
             del to_read[MOST_READ:]
+        if any(each.endswith("/") and each not in rejected for each in self.rejected):
+            self.returned()  # a directory that could not be read could not be watched either
         put = self._read(to_read, unlisted, again, rejected)
         self._catalog.change(put, unlisted)
         self.rejected = rejected

@@ -72,6 +72,10 @@ class Tree:
                 names.append(os.path.normpath(os.path.join(link, os.path.relpath(path, target))))
         return [name for name in names if self.concerns(name) or name == "."]
 
+    def is_link(self, name: str) -> bool:
+        """Whether a path relative to the root is a symbolic link, or was one when it was last seen."""
+        return name in self._links or os.path.islink(self.path(name))
+
     def look(self, location_href: str) -> Found | None:
         """One name; None when nothing that counts has it."""
         if not self.concerns(location_href) or not self.is_package_name(location_href):
@@ -98,7 +102,13 @@ class Tree:
         """
         real = os.path.realpath(self.path(directory))
         if is_below(real, self.root) or self.may_lead_to(real):
-            yield from self._scan(directory, real, quiet_since, above=())
+            yield from self._scan(directory, real, quiet_since, above=tuple(self._above(directory)))
+
+    def _above(self, directory: str) -> Iterator[str]:
+        """The paths of the directories above one, without links."""
+        while directory:
+            directory = directory.rpartition("/")[0]
+            yield os.path.realpath(self.path(directory))
 
     def _scan(
         self, directory: str, real: str, quiet_since: float | None, *, above: tuple[str, ...]
@@ -135,6 +145,8 @@ class Tree:
         if not os.path.isdir(real):
             if self.is_package_name(name):
                 yield self._linked(name, entry.path)
+            elif self.may_lead_to(real):
+                self._links[name] = real  # other links may lead over it, and a directory may come there
         elif not self.may_lead_to(real) and real != self.root:
             yield Found(f"{name}/", real, None, _OUTSIDE.format(real))
         elif real in above:

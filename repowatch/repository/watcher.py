@@ -7,10 +7,11 @@ here", with the nearest name that says enough.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from watchdog.events import (
     DirAttribEvent,
@@ -26,10 +27,13 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+from watchdog.observers.inotify_c import CallbackId, InotifyFD, Mask, WatchCallback, WatchDescriptor
+from watchdog.utils import BaseThread
 
 from repowatch.repository.tree import REPODATA, Tree, is_below
-from repowatch.system.mounts import is_blind, type_of
+from repowatch.system.mounts import is_blind, mounted_below, type_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ class Watcher:
 
     def __init__(self, tree: Tree, *, hint: Callable[[str], None], blind: Callable[[], None]) -> None:
         self.mode = "none"  # or "inotify", "polling"; status says it
-        self._observer = Observer()
+        self._observer: _Observer | None = None
         self._handler = _Handler(tree, hint)
         self._overflow = _Overflow(hint)
         self._root = tree.root
@@ -65,31 +69,37 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to watch."""
-        for directory in (self._root, *self._follow):
-            if is_blind(filesystem := type_of(directory)):
+        for directory, filesystem in self._filesystems():
+            if is_blind(filesystem):
                 self._poll(f"{directory} lies on {filesystem}, which does not tell of all changes")
                 return
         _watchers.add(self)
         _watchdog_log.addHandler(self._overflow)
         self.mode = "inotify"
         try:
+            self._observer = _Observer(self.failed)
             for directory in (self._root, *self._follow):
                 self._observer.schedule(self._handler, directory, recursive=True, event_filter=_EVENTS)
             self._observer.start()
         except OSError as error:
             self._poll(f"{error.strerror or error}; {_LIMITS}")
 
+    def _filesystems(self) -> Iterator[tuple[str, str]]:
+        for directory in (self._root, *self._follow):
+            yield directory, type_of(directory)
+            yield from mounted_below(directory)
+
     def stop(self) -> None:
         _watchers.discard(self)
         _watchdog_log.removeHandler(self._overflow)
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
+        observer, self._observer = self._observer, None
+        if observer is not None and observer.is_alive():
+            observer.stop()
+            observer.join()
 
     def restart(self) -> None:
         """Watch anew: the directory was away, and the watches went with it."""
         self.stop()
-        self._observer = Observer()
         self.start()
 
     def failed(self, error: BaseException | None) -> None:
@@ -103,6 +113,34 @@ class Watcher:
         self._blind()
 
 
+class _Inotify(InotifyFD):
+    """watchdog goes on without a word when a directory below the root can not be watched."""
+
+    def __init__(self, failed: Callable[[OSError], None]) -> None:
+        super().__init__()
+        self._failed = failed
+
+    def add_callback(
+        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+    ) -> WatchDescriptor:
+        try:
+            watch = super().add_callback(path, mask, callback, id_)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                self._failed(error)
+            raise
+        if watch == -1:  # it takes a directory that may not be read for one that is watched
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
+        return watch
+
+
+class _Observer(InotifyObserver):
+    def __init__(self, failed: Callable[[OSError], None]) -> None:
+        self._inotify_fd = _Inotify(failed)
+        self._inotify_fd.start()
+        BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
+
+
 _LIMITS = "see sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances"
 
 _watchdog_log = logging.getLogger("watchdog")
@@ -112,7 +150,7 @@ _before = threading.excepthook
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:
     """watchdog adds watches in its own threads; one that can not ends there, and tells nobody."""
-    if args.thread is not None and type(args.thread).__module__.startswith("watchdog."):
+    if isinstance(args.thread, BaseThread):
         for watcher in tuple(_watchers):
             watcher.failed(args.exc_value)
     else:
@@ -152,5 +190,9 @@ class _Handler(FileSystemEventHandler):
         for name in self._tree.names_of(path):
             if name == ".":
                 self._hint("")
-            elif is_directory or self._tree.is_package_name(name):
+            elif self._tree.is_package_name(name):
+                self._hint(name)
+            elif self._tree.is_link(name):
+                self._hint("")  # other links may lead over this one
+            elif is_directory:
                 self._hint(name)

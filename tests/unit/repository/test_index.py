@@ -19,6 +19,7 @@ from repowatch.repository.changes import Arrival, Departure, PublicationFailed, 
 from repowatch.repository.index import EMPTY, Index
 from repowatch.repository.readers import Readers
 from tests.kit.clock import FakeClock
+from tests.kit.loopfs import memory_disk, require_mounts
 from tests.kit.oracle import published
 from tests.kit.rpms import flip_byte, make_rpm, truncate
 
@@ -464,3 +465,19 @@ def test_a_repository_has_one_writer(
 
 def test_nobody_else_can_look_into_the_private_directory(repository: Repository) -> None:
     assert (repository.root / ".repowatch").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_system_mounted_below_the_root_is_noticed_without_an_event(repository: Repository) -> None:
+    require_mounts()
+    below = repository.root / "below"
+    make_rpm(repository.root, "a")
+    make_rpm(below, "b")
+    repository.look()
+    watched_anew = []
+    repository.index.returned = lambda: watched_anew.append(True)
+    with memory_disk(below, kilobytes=64):
+        repository.index.turn(["repodata"])
+        assert repository.listed == {A}
+    repository.index.turn(["repodata"])
+    assert repository.listed == {A, f"below/{B}"}
+    assert len(watched_anew) == 2
