@@ -8,7 +8,7 @@ PYTHON ?= $$(for python in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$python && break; done)
 PIP_INSTALL = .venv/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: run test check soak clean
+.PHONY: run test check soak bench clean
 
 run: .venv/run.stamp
 	@mkdir -p $(DIR)
@@ -29,10 +29,15 @@ check: .venv/test.stamp
 soak: .venv/test.stamp
 	REPOWATCH_FAULTS=all .venv/bin/python -m pytest tests/faults
 
+# What one more package costs, side by side with the peers; writes docs/benchmarks.md.
+bench: .venv/test.stamp
+	$(PIP_INSTALL) --requirement benchmarks/requirements.txt
+	.venv/bin/python -m benchmarks
+
 # The packages below DIR are the user's, not ours.
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
-	find repowatch tests -name __pycache__ -prune -exec rm -rf {} +
+	find repowatch tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: pyproject.toml constraints.txt
 	tests/setup-debian run

@@ -198,6 +198,7 @@ def _index(options: argparse.Namespace) -> int:
             index = open_index(config, readers=readers, pool=pool, progress=_Progress())
             try:
                 again = index.turn([], at_once=[""])
+                index.save()
             finally:
                 index.close()
         finally:
