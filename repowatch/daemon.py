@@ -119,7 +119,7 @@ class _Repository:
             name=self.config.name,
             url=self.config.url,
             root=self.index.root,
-            staging=self.index.open_staging,
+            staging=self.index.home.open_staging,
             replace=self.config.replace == "allow",
             is_package_name=self.index.tree.is_package_name,
             may_lead_to=self.index.tree.may_lead_to,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +21,13 @@ from repowatch.model.publication import Listed, Publication
 from repowatch.repository import cache
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
 from repowatch.repository.formats import FORMATS
+from repowatch.repository.home import Home, News
 from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
 from repowatch.repository.segments import Segments
 from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
-from repowatch.system.files import Lock, make_directories
 from repowatch.system.memory import give_back
-from repowatch.system.mounts import mounted_below
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ class Index:
         self.name = name
         self.root = root
         self.tree = Tree(root, exclude=exclude, follow=follow)
-        self.staging = os.path.join(root, ".repowatch", "staging")
+        self.home = Home(root)
         self.rejected: Mapping[str, Rejected] = {}
         self.publication: Publication | None = None
         self.reading: tuple[int, int] = (0, 0)  # files read of files to read, in this turn
@@ -70,61 +68,28 @@ class Index:
         self._clock = clock
         self._settle = settle
         self._segments = Segments(pool, FORMATS[profile])
-        self._publisher = Publisher(root, staging=self.staging, clock=clock, keep_space=keep_space)
-        self._lock: Lock | None = None
-        self._cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
+        self._publisher = Publisher(root, staging=self.home.staging, clock=clock, keep_space=keep_space)
         self._saved: Mapping[str, Entry] | None = None  # the entries that the cache on disk knows
         self._written: Sequence[Segment] | None = None  # the segments that are published
         self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
-        self._identity: tuple[int, int] | None = None  # device and inode of the root directory
-        self._seen: tuple[int, int] | None = None  # those of another that stands there now
-        self._away = False
-        self._mounts: tuple[tuple[str, str], ...] = ()  # below the root
         self._seen_empty = False  # a tree that had packages was found empty, and is to be looked at again
 
     def open(self) -> None:
-        """Take the lock, clear staging, and take over what is published.
+        """Take the directory, and go on from what is published in it.
 
         Raises UsageError when another process writes this repository, OSError.
         """
-        self._take_lock()
+        self.home.take()
         try:
-            self._take_over()
+            self._publisher.take_over()
+            self._restore()
         except BaseException:
             self.close()
             raise
 
-    def _take_lock(self) -> None:
-        private = os.path.dirname(self.staging)
-        make_directories(private, below=self.root)
-        os.chmod(private, 0o700)
-        self._lock = Lock(os.path.join(private, "lock"))
-
-    def _take_over(self) -> None:
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self._make_staging()
-        make_directories(os.path.dirname(self._cache), below=self.root)
-        self._identity = _identity(self.root)
-        self._mounts = mounted_below(self.root)
-        self._publisher.take_over()
-        self._restore()
-
-    def open_staging(self) -> str:
-        """The directory for arrivals, made anew when somebody removed it. May be called from any thread.
-
-        Raises RepowatchError when the repository is away, OSError.
-        """
-        if self._lock is None or _identity(self.root) != self._identity:
-            raise RepowatchError(f"the directory of {self.name} is away; nothing can be taken")
-        self._make_staging()
-        return self.staging
-
-    def _make_staging(self) -> None:
-        make_directories(self.staging, below=self.root)
-
     def _restore(self) -> None:
         """Take over from the cache what need not be read again."""
-        restored = cache.load(self._cache, self.root)
+        restored = cache.load(self.home.cache, self.root)
         if restored is None:
             return
         self._catalog = restored.catalog
@@ -136,12 +101,12 @@ class Index:
     def save(self) -> None:
         """Write the cache when it does not know the publication yet."""
         publication = self.publication
-        if publication is None or publication.entries is self._saved or self._away:
+        if publication is None or publication.entries is self._saved or self.home.is_away:
             return
         self._saved = publication.entries
         try:
             cache.save(
-                self._cache,
+                self.home.cache,
                 entries=self._catalog.entries,
                 segments=self._catalog.segments,
                 rejected=self.rejected.values(),
@@ -151,9 +116,7 @@ class Index:
             log.warning("%s: the cache can not be written: %s; the next start is slower", self.name, error)
 
     def close(self) -> None:
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+        self.home.release()
 
     @property
     def generations(self) -> tuple[float, float | None]:
@@ -190,7 +153,7 @@ class Index:
         the names of `at_once`. Raises PublicationFailed after refusing the changes, and Stopped.
         """
         started = time.perf_counter()
-        is_first = self.publication is None
+        before, revision = self.publication, self._publisher.repomd.revision
         names, at_once = set(names), set(at_once)
         self._check_disk(names)
         looked_at = [*self._look(names, settled=True), *self._look(at_once, settled=False)]
@@ -198,77 +161,41 @@ class Index:
             self._check_empty(looked_at)
         again = self._update_from_files(looked_at)
         again.unsettled.update(self._publish(changes, started))
-        if is_first or len(looked_at) > MOST_READ:
+        self._log_news(before, published=self._publisher.repomd.revision != revision)
+        if before is None or len(looked_at) > MOST_READ:
             give_back()
         return again
 
     # -- files -------------------------------------------------------------------------------
 
     def _check_disk(self, names: set[str]) -> None:
-        """Whether the directory is still the one that was opened, and repodata/ as it was published.
+        """Whether the directory is still the one that was taken, and repodata/ as it was published.
 
-        Raises PublicationFailed.
+        Adds to the names what has to be looked at for that. Raises PublicationFailed.
         """
-        found = _identity(self.root)
-        if found is None or found != self._identity or self._lock is None:
-            self._return_to(found)
-            names.add("")
-        elif self._away:
-            self._away = False
-            names.add("")
-            self.returned()
-        elif self.publication and names & {"", REPODATA}:
-            try:
-                self._mend_disk()
-            except (OSError, RepowatchError) as error:
-                raise PublicationFailed(error, again={""}) from error
-            if (mounts := mounted_below(self.root)) != self._mounts:
-                self._mounts = mounts
-                names.add("")
-                self.returned()
-
-    def _mend_disk(self) -> None:
-        """Undo what others did to the lock and to repodata/. Raises OSError and UsageError."""
-        if self._lock and not self._lock.is_in_place():
-            log.warning("%s: the lock was removed; it is taken anew", self.name)
-            self.close()
-            self._take_lock()
-        if self._publisher.is_disturbed():
-            log.warning("%s: another program wrote repodata/; the metadata is published anew", self.name)
-            self._publisher.take_over()
-            self._written = None
-
-    def _return_to(self, found: tuple[int, int] | None) -> None:
-        """Open the directory that stands at the root now, if that may be done. Raises PublicationFailed.
-
-        Another directory on the same file system was put there on purpose, and is taken when it is seen a
-        second time. On another file system it is what lies below a mount that is away, unless it is a
-        repository of ours: then it was mounted anew.
-        """
-        before, seen = self._identity, self._seen
-        self._seen = found
-        if found is None:
-            raise self._gone(f"{self.root}: there is no such directory now")
-        is_ours = os.path.isdir(os.path.dirname(self.staging))
-        if before is not None and before[0] != found[0] and not is_ours:
-            raise self._gone(f"{self.root} is on another file system than before; is it not mounted?")
-        if before is not None and seen != found:
-            raise self._gone(f"{self.root} was replaced by another directory; it is looked at once more")
+        thorough = self.publication is not None and bool(names & {"", REPODATA})
         try:
-            self.close()
-            self._catalog = Catalog()
-            self.rejected = {}
-            self._written = None
-            self.open()
+            news = self.home.news(thorough=thorough)
+            if news is News.OTHER:
+                self._move_in()
+            elif thorough and self._publisher.is_disturbed():
+                log.warning("%s: another program wrote repodata/; the metadata is published anew", self.name)
+                self._publisher.take_over()
+                self._written = None
         except (OSError, RepowatchError) as error:
             raise PublicationFailed(error, again={""}) from error
-        log.info("%s: opened %s", self.name, self.root)
-        self._away = False
-        self.returned()
+        if news is not News.NONE:
+            names.add("")
+            self.returned()
 
-    def _gone(self, text: str) -> PublicationFailed:
-        self._away = True
-        return PublicationFailed(RepowatchError(text), again={""})
+    def _move_in(self) -> None:
+        """Begin anew with the directory that stands at the root now. Raises UsageError and OSError."""
+        self.close()
+        self._catalog = Catalog()
+        self.rejected = {}
+        self._written = None
+        self.open()
+        log.info("%s: opened %s", self.name, self.root)
 
     def _check_empty(self, looked_at: Sequence[tuple[str, Found | None]]) -> None:
         """A tree that had packages and is empty is published only when it is so a second time.
@@ -436,7 +363,7 @@ class Index:
 
     def _write(self, placements: Sequence[Placement], removals: Sequence[str], started: float) -> None:
         """Bring disk and `publication` to what the catalog says."""
-        self._make_staging()
+        self.home.make_staging()
         segments = self._catalog.segments
         files = None if segments is self._written else self._segments.files(segments)
         changed = files is not None and not self._publisher.is_published(files)
@@ -462,24 +389,25 @@ class Index:
             published_at=self._clock.now() if changed or before is None else before.published_at,
             seconds=seconds if changed or before is None else before.seconds,
         )
-        if changed:
-            self._log_publication(before.entries if before else {}, seconds)
-        elif before is None:
-            log.info(
-                "%s: revision %d stands, %d packages", self.name, repomd.revision, len(self._catalog.entries)
-            )
 
-    def _log_publication(self, old: Mapping[str, Entry], seconds: float) -> None:
-        new = self._catalog.entries
+    def _log_news(self, before: Publication | None, *, published: bool) -> None:
+        """One line for a publication, and one for what a start took over."""
+        now = self.publication
+        if now is None or (before is not None and not published):
+            return
+        if not published:
+            log.info("%s: revision %d stands, %d packages", self.name, now.revision, len(now.entries))
+            return
+        old, new = before.entries if before else {}, now.entries
         log.info(
             "%s: revision %d: %d packages, %d added, %d replaced, %d removed, %.0f ms",
             self.name,
-            self._publisher.repomd.revision,
+            now.revision,
             len(new),
             len(new.keys() - old.keys()),
             sum(name in old and old[name].pkgid != entry.pkgid for name, entry in new.items()),
             len(old.keys() - new.keys()),
-            seconds * 1000,
+            now.seconds * 1000,
         )
 
     def _restamp(self, arrivals: Sequence[Arrival]) -> set[str]:
@@ -501,14 +429,6 @@ class Index:
             self.publication = replace(self.publication, entries=self._catalog.entries)
         self.rejected = rejected
         return again
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _is_on(change: Change) -> bool:

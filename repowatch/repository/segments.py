@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -52,14 +52,14 @@ class Segments:
 
     def compress(self, segments: Sequence[Segment]) -> None:
         """Compress the segments that are not compressed yet."""
-        new = [segment for segment in segments if segment not in self._pieces]
-        for segment, pieces in zip(new, self._pool.map(self._compressed, new), strict=True):
-            self._pieces[segment] = pieces
+        self._finish(self._begin(segments))
 
     def files(self, segments: Sequence[Segment]) -> tuple[MetadataFile, ...]:
         """The primary, filelists and other files of the packages in these segments."""
-        self.compress(segments)
+        begun = self._begin(segments)
+        # The open bytes need not wait for what is compressed of them.
         opened = [self._pool.submit(_open_hash, kind, segments) for kind in range(3)]
+        self._finish(begun)
         joined = [self._pool.submit(self._joined, kind, segments) for kind in range(3)]
         files = []
         for kind, name in enumerate(KINDS):
@@ -68,8 +68,17 @@ class Segments:
             files.append(MetadataFile(name, self.suffix, parts, checksum, size, open_checksum, open_size))
         return tuple(files)
 
-    def _compressed(self, segment: Segment) -> tuple[Piece, ...]:
-        return tuple(self._form.compress(elements) for elements in segment.elements)
+    def _begin(self, segments: Sequence[Segment]) -> list[tuple[Segment, list[Future[Piece]]]]:
+        """Have the segments compressed that are not yet, each of their three kinds on its own."""
+        return [
+            (segment, [self._pool.submit(self._form.compress, elements) for elements in segment.elements])
+            for segment in segments
+            if segment not in self._pieces
+        ]
+
+    def _finish(self, begun: Sequence[tuple[Segment, list[Future[Piece]]]]) -> None:
+        for segment, pieces in begun:
+            self._pieces[segment] = tuple(piece.result() for piece in pieces)
 
     def _joined(self, kind: int, segments: Sequence[Segment]) -> tuple[list[bytes], str, int]:
         head, foot = _frame(kind, segments)
