@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 
 from watchdog.events import (
@@ -36,6 +37,9 @@ from repowatch.repository.tree import REPODATA, Tree, is_below
 from repowatch.system.mounts import is_blind, mounted_below, type_of
 
 log = logging.getLogger(__name__)
+
+# A directory made inside of one just made is met twice, by the walk and by its event. That is no trouble.
+warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 # Neither opening nor reading is among them: every download would make events.
 _EVENTS: list[type[FileSystemEvent]] = [
