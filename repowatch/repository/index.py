@@ -293,7 +293,8 @@ class Index:
     def _reject(self, new: Rejected, rejected: dict[str, Rejected]) -> None:
         old = rejected.get(new.location_href)
         rejected[new.location_href] = new
-        if old is None or old.reason != new.reason:
+        # A file that grows slowly is told once, not with every length it has meanwhile.
+        if old is None or old.reason.partition(":")[0] != new.reason.partition(":")[0]:
             log.warning("%s: not listed: %s: %s", self.name, new.location_href, new.reason)
 
     # -- publication -------------------------------------------------------------------------
