@@ -11,8 +11,6 @@ from urllib.parse import quote_from_bytes
 
 from repowatch.model.versions import filename_key
 
-CONTENT_TYPE = "text/html; charset=utf-8"
-
 _STYLE = """\
 :root{color-scheme:light dark;--line:#ddd;--dim:#666}
 @media(prefers-color-scheme:dark){:root{--line:#333;--dim:#999}}
