@@ -3,44 +3,84 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks import first_index, plot, publish, report
+from benchmarks import adoption, burst, first_index, plot, publish, readers, report
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 SIZES = (100, 1000, 10_000, 50_000)
 QUICK_SIZES = (100, 1000)
+BURST_SIZE = 10_000  # or the largest size below it
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured."""
+
+    sizes: Sequence[int]
+    budget: float  # seconds of rounds of changes, for each size
+    rounds: int  # of all else
+    reading: float  # seconds of each state, and round
+    memory_sizes: Sequence[int]
 
 
 def main() -> None:
     options = _parser().parse_args()
-    sizes = options.sizes or (QUICK_SIZES if options.quick else SIZES)
-    budget = 10.0 if options.quick else options.budget
-    rounds = 1 if options.quick else 3
-    published: list[publish.Result] = []
-    first: list[first_index.Result] = []
-    memory: list[first_index.Memory] = []
-    with tempfile.TemporaryDirectory(prefix="repowatch-benchmarks-", dir=options.scratch) as directory:
-        scratch = Path(directory)
-        machine = report.machine(scratch)
-        for size in sizes:
-            _tell(f"{size} packages: one more")
-            published += publish.run(size, scratch=scratch / f"publish-{size}", budget=budget, tell=_tell)
-            _tell(f"{size} packages: first index")
-            first.append(first_index.run(size, scratch=scratch / f"first-{size}", rounds=rounds))
-        for size in sizes[-1:] if options.quick else sizes:
-            _tell(f"{size} packages: memory")
-            memory.append(first_index.memory(size, scratch=scratch / f"memory-{size}"))
-    text = report.markdown(published, first, memory, machine=machine, plot="benchmarks.svg")
+    extent = _extent(options)
+    machine = report.machine(options.scratch)
+    found = _measured(extent, scratch=options.scratch)
+    text = report.markdown(found, machine=machine, plot="benchmarks.svg")
     print(text)
     if not options.quick:
         (DOCS / "benchmarks.md").write_text(text)
-        (DOCS / "benchmarks.svg").write_text(_plot(published))
+        (DOCS / "benchmarks.svg").write_text(_plot(found.published))
+
+
+def _extent(options: argparse.Namespace) -> Extent:
+    if options.quick:
+        sizes = options.sizes or QUICK_SIZES
+        return Extent(sizes, budget=3, rounds=1, reading=3, memory_sizes=sizes[-1:])
+    sizes = options.sizes or SIZES
+    return Extent(sizes, options.budget, rounds=3, reading=readers.SECONDS, memory_sizes=sizes)
+
+
+def _measured(extent: Extent, *, scratch: Path) -> report.Findings:
+    sizes, rounds = extent.sizes, extent.rounds
+    largest = max(sizes)
+    burst_size = max((size for size in sizes if size <= BURST_SIZE), default=largest)
+    one_more = partial(publish.run, budget=extent.budget, tell=_tell)
+    reading = partial(readers.run, rounds=rounds, seconds=extent.reading)
+    in_steps = partial(_in_steps, scratch=scratch)
+    return report.Findings(
+        published=[each for results in in_steps("one more", sizes, one_more) for each in results],
+        readers=in_steps("readers", [largest], reading),
+        bursts=in_steps("uploads at once", [burst_size], partial(burst.run, rounds=rounds)),
+        first=in_steps("first index", sizes, partial(first_index.run, rounds=rounds)),
+        adopted=in_steps("adoption", sizes, partial(adoption.run, rounds=rounds)),
+        memory=in_steps("memory", extent.memory_sizes, first_index.memory),
+    )
+
+
+def _in_steps(text: str, sizes: Sequence[int], run: Callable[..., T], *, scratch: Path) -> list[T]:
+    """Run for each size in an empty directory, which is gone when the next step begins."""
+    results = []
+    for size in sizes:
+        _tell(f"{size} packages: {text}")
+        with tempfile.TemporaryDirectory(prefix="repowatch-benchmarks-", dir=scratch) as directory:
+            results.append(run(size, scratch=Path(directory)))
+        os.sync()
+    return results
 
 
 def _plot(results: Sequence[publish.Result]) -> str:
@@ -52,7 +92,7 @@ def _plot(results: Sequence[publish.Result]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes at most; docs/ is not written")
+    parser.add_argument("--quick", action="store_true", help="about two minutes; docs/ is not written")
     parser.add_argument("--sizes", type=_sizes, metavar="N,...", help="sizes of the trees")
     parser.add_argument(
         "--budget",
@@ -62,7 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds of rounds for each size (default: 240)",
     )
     parser.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="where trees are made: at 50,000 packages about 12 GB"
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        default=tempfile.gettempdir(),
+        help="where trees are made: at 50,000 packages about 20 GB",
     )
     return parser
 

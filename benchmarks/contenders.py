@@ -1,13 +1,12 @@
-"""The ways to bring one change of a tree into its metadata: ours, the peers', and the floor below them all.
+"""The ways to bring one change of a tree into its metadata: ours, and the peers'.
 
 Each works on a copy of the same tree: packages in Packages/<letter>/, metadata in gzip.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import importlib
+import json
 import os
 import resource
 import shutil
@@ -16,7 +15,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +25,8 @@ from repowatch.repository.changes import Arrival, Change, Departure
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.system.clock import SystemClock
-from repowatch.system.files import fsync_directory, fsync_file, write_durably
-from tests.kit.daemon import Daemon, wait_until
+from repowatch.system.files import fsync_file
+from tests.kit.daemon import Answer, Daemon, wait_until
 
 CORES = os.cpu_count() or 1
 
@@ -94,49 +92,6 @@ def createrepo(root: Path, *options: str) -> None:
     subprocess.run(arguments, check=True)  # noqa: S603 - a tree of ours
 
 
-class Floor:
-    """What no server that publishes these bytes can do without: hash them all, write, fsync."""
-
-    label = "floor: hash, write, fsync"
-    alone = False
-
-    def __init__(self, root: Path, *, scratch: Path) -> None:
-        createrepo(root)
-        self._compressed = [path.read_bytes() for path in (root / "repodata").glob("*.xml.gz")]
-        self._open = [gzip.decompress(content) for content in self._compressed]
-        self._directory = scratch
-        self._numbers = count()
-        self._pool = ThreadPoolExecutor(CORES)
-        scratch.mkdir(parents=True)
-
-    def do(self, task: Task) -> None:
-        written = [self._pool.submit(self._write, content) for content in self._compressed]
-        hashed = [self._pool.submit(_checksum, content) for content in self._open]
-        for write in written:
-            write.result()
-        for checksum in hashed:
-            checksum.result()
-        fsync_directory(str(self._directory))
-
-    def _write(self, content: bytes) -> None:
-        path = self._directory / f"{next(self._numbers)}-{_checksum(content)}"
-        write_durably(str(path), [content])
-
-    def cpu(self) -> float:
-        return time.process_time()
-
-    def finish(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._pool.shutdown()
-        shutil.rmtree(self._directory)
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 class Engine:
     """One turn of our `Index` in this process, from a package that lies in staging."""
 
@@ -189,27 +144,40 @@ class Http:
     label = "repowatch, PUT and DELETE"
     alone = True
 
-    def __init__(self, root: Path, *, scratch: Path) -> None:
+    def __init__(self, root: Path, *, scratch: Path, keep_space: str | None = None) -> None:
         """Start it over a tree, and wait until that is published."""
         self._root = root
         self._changed_at = time.time()  # seconds since 1970
-        self.daemon = Daemon(root, scratch=scratch).start()
+        if keep_space is None:
+            self.daemon = Daemon(root, scratch=scratch)
+        else:
+            self.daemon = Daemon(scratch=scratch, configuration=_configuration(root, keep_space))
+        self.daemon.start()
         wait_until(lambda: self.daemon.repository(root.name)["published_at"], 600)
 
     def do(self, task: Task) -> None:
+        self.change(task)
+
+    def change(self, task: Task) -> Answer:
+        """Do a task; what the client is told when it is durable and listed."""
         path = f"/{self._root.name}/{task.location_href}"
         answer = self.daemon.put(path, task.file) if task.file else self.daemon.request("DELETE", path)
         if answer.status not in (201, 204):
             raise AssertionError(f"{task}: {answer.status} {answer.text}\n{self.daemon.log}")
         self._changed_at = time.time()
+        return answer
 
     def cpu(self) -> float:
         return cpu_seconds(self.daemon.pid)
 
     def finish(self) -> None:
         """Wait until its cache knows the last change, and it does nothing."""
-        cache = self._root / ".repowatch" / "cache" / "catalog.json"
+        cache = self._root / ".repowatch" / "cache" / "catalog"
         wait_until(lambda: cache.exists() and cache.stat().st_mtime >= self._changed_at, 60)
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until it does nothing; the cache may still be owed."""
         used = -1.0
         while self.cpu() - used > 0.005:
             used = self.cpu()
@@ -217,6 +185,11 @@ class Http:
 
     def close(self) -> None:
         self.daemon.terminate()
+
+
+def _configuration(root: Path, keep_space: str) -> str:
+    repository = {"path": str(root), "keep_space": keep_space}
+    return json.dumps({"repositories": {root.name: repository}})  # JSON is YAML
 
 
 class Createrepo:

@@ -38,6 +38,7 @@ class Result:
     restart: float  # until the publication stands again
     warm: float  # and until the next change finds everything compressed
     parsed: float  # createrepo_c's parser over the same metadata
+    dumped: float  # and until it has written all their elements anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,30 @@ def run(size: int, *, scratch: Path, rounds: int) -> Result:
     root = scratch / "tree"
     corpus.make(root, size, seed=SEED)
     _fresh(_restart, root)
-    restarts = [_fresh(_restart, root) for _ in range(rounds)]
-    parsed = [_fresh(_parse, root) for _ in range(rounds)]
+    restarts, reads = [], []
+    for _ in range(rounds):
+        restarts.append(_fresh(_restart, root))
+        reads.append(_fresh(_read_back, root))
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(_from_nothing(root, _index))
+        ours.append(_from_nothing(root, index))
         theirs.append(_from_nothing(root, createrepo))
-    restart, warm = (median(times) for times in zip(*restarts, strict=True))
-    return Result(size, median(ours), median(theirs), restart, warm, median(parsed))
+    restart, warm = map(median, zip(*restarts, strict=True))
+    parsed, dumped = map(median, zip(*reads, strict=True))
+    return Result(size, median(ours), median(theirs), restart, warm, parsed, dumped)
 
 
-def _from_nothing(root: Path, index: Callable[[Path], None]) -> float:
+def _from_nothing(root: Path, command: Callable[[Path], None]) -> float:
     for made in ("repodata", ".repowatch"):
         shutil.rmtree(root / made, ignore_errors=True)
     os.sync()
     began = time.perf_counter()
-    index(root)
+    command(root)
     return time.perf_counter() - began
 
 
-def _index(root: Path) -> None:
+def index(root: Path) -> None:
+    """Run `repowatch index` over a tree."""
     subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "repowatch", "index", str(root)], check=True, stderr=subprocess.DEVNULL
     )
@@ -104,13 +109,17 @@ def _restart(root: str) -> tuple[float, float]:
     return published, warm
 
 
-def _parse(root: str) -> float:
-    """Read the published metadata back as createrepo_c --update does."""
+def _read_back(root: str) -> tuple[float, float]:
+    """Read the published metadata with createrepo_c; seconds until it is parsed, and until it is dumped."""
     import createrepo_c  # noqa: PLC0415 - only this new process needs it
 
     began = time.perf_counter()
-    createrepo_c.Metadata(key=createrepo_c.HT_KEY_FILENAME).locate_and_load_xml(root)
-    return time.perf_counter() - began
+    metadata = createrepo_c.Metadata(key=createrepo_c.HT_KEY_FILENAME)
+    metadata.locate_and_load_xml(root)
+    parsed = time.perf_counter() - began
+    for key in metadata.keys():  # noqa: SIM118 - not a mapping
+        createrepo_c.xml_dump(metadata.get(key))
+    return parsed, time.perf_counter() - began
 
 
 def memory(size: int, *, scratch: Path) -> Memory:

@@ -24,11 +24,12 @@ from benchmarks.contenders import (
     Contender,
     Createrepo,
     Engine,
-    Floor,
     Http,
     Missing,
     Task,
+    createrepo,
 )
+from benchmarks.floor import Floor
 
 MOST_ROUNDS = 100
 LEAST_ROUNDS = 3
@@ -81,6 +82,7 @@ def _starters(original: Path, scratch: Path) -> list[Callable[[], Contender]]:
     def tree(*parts: str) -> Path:
         return Path(shutil.copytree(original, scratch.joinpath(*parts)))
 
+    createrepo(original)
     return [
         lambda: Floor(original, scratch=scratch / "floor"),
         lambda: Engine(tree("engine")),

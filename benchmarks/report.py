@@ -7,17 +7,22 @@ import platform
 import subprocess
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.contenders import KINDS, Agent, Createrepo, Floor, Http, command
+from benchmarks import report_service, report_start
+from benchmarks.adoption import Result as Adoption
+from benchmarks.burst import Result as Burst
+from benchmarks.contenders import KINDS, Agent, Createrepo, Http, command
 from benchmarks.first_index import Memory
 from benchmarks.first_index import Result as FirstIndex
+from benchmarks.floor import Floor
 from benchmarks.publish import Result, percentile
+from benchmarks.readers import Result as Readers
+from benchmarks.tables import ms, table
 from repowatch import __version__
 from repowatch.system.mounts import type_of
-
-MIB = 1 << 20
 
 
 def machine(scratch: Path) -> list[str]:
@@ -44,49 +49,45 @@ def _processor() -> str:
     return platform.machine()
 
 
-def markdown(
-    published: Sequence[Result],
-    first: Sequence[FirstIndex],
-    memory: Sequence[Memory],
-    *,
-    machine: Iterable[str],
-    plot: str,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was measured, each over some sizes of the tree."""
+
+    published: Sequence[Result]
+    readers: Sequence[Readers]
+    bursts: Sequence[Burst]
+    first: Sequence[FirstIndex]
+    adopted: Sequence[Adoption]
+    memory: Sequence[Memory]
+
+
+def markdown(found: Findings, *, machine: Iterable[str], plot: str) -> str:
     """The whole page."""
     return "\n".join(
         [
             _HEAD,
             *(f"- {fact}" for fact in machine),
             "",
-            "## One package more",
-            "",
-            _PUBLISH,
-            f"![Cost of one package against the size of the tree]({plot})",
-            "",
-            *_ratios(published),
-            *(
-                line
-                for size in sorted({each.size for each in published})
-                for line in _one_size(published, size)
-            ),
-            "## From nothing, and after a restart",
-            "",
-            _FIRST,
-            *_first(first),
-            "## Memory of the daemon",
-            "",
-            _MEMORY,
-            *_memory(memory),
+            *_one_more(found.published, plot=plot),
+            *report_service.readers(found.readers),
+            *report_service.bursts(found.bursts, found.published),
+            *report_start.first(found.first, found.adopted),
+            *report_start.restarts(found.first),
+            *report_start.memory(found.memory),
         ]
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def _one_more(results: Sequence[Result], *, plot: str) -> list[str]:
+    sizes = sorted({each.size for each in results})
     return [
-        "| " + " | ".join(head) + " |",
-        "|---|" + "--:|" * (len(head) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        "## One package more",
         "",
+        _PUBLISH,
+        f"![Cost of one package against the size of the tree]({plot})",
+        "",
+        *_ratios(results),
+        *(line for size in sizes for line in _one_size(results, size)),
     ]
 
 
@@ -104,7 +105,7 @@ def _ratios(results: Sequence[Result]) -> list[str]:
             ]
         )
     head = ("packages", "ours / floor", "CPU", "createrepo_c / ours", "CPU", "agent / ours", "CPU")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _times(one: Result | None, other: Result | None) -> tuple[str, str]:
@@ -118,61 +119,12 @@ def _times(one: Result | None, other: Result | None) -> tuple[str, str]:
 def _one_size(results: Sequence[Result], size: int) -> list[str]:
     at = [each for each in results if each.size == size]
     head = ["ms", *(f"{kind} {percent}" for kind in KINDS for percent in ("p50", "p99")), "CPU a package"]
-    rows = [[each.label, *_percentiles(each.seconds), _ms(each.cpu_seconds)] for each in at]
-    return [f"### {size:,} packages, {len(at[0].all_seconds)} changes", "", *_table(head, rows)]
+    rows = [[each.label, *_percentiles(each.seconds), ms(each.cpu_seconds)] for each in at]
+    return [f"### {size:,} packages, {len(at[0].all_seconds)} changes", "", *table(head, rows)]
 
 
 def _percentiles(seconds: Mapping[str, Sequence[float]]) -> list[str]:
-    return [_ms(percentile(seconds[kind], percent)) for kind in KINDS for percent in (50, 99)]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.0f}" if seconds >= 0.1 else f"{seconds * 1000:.1f}"
-
-
-def _first(results: Sequence[FirstIndex]) -> list[str]:
-    head = [
-        "packages",
-        "`repowatch index` s",
-        "createrepo_c s",
-        "ratio",
-        "restart s",
-        "and all compressed s",
-        "createrepo_c parses s",
-        "ratio",
-    ]
-    rows = [
-        [
-            f"{each.size:,}",
-            f"{each.ours:.2f}",
-            f"{each.createrepo:.2f}",
-            f"{each.createrepo / each.ours:.1f}",
-            f"{each.restart:.3f}",
-            f"{each.warm:.3f}",
-            f"{each.parsed:.3f}",
-            f"{each.parsed / each.restart:.1f}",
-        ]
-        for each in results
-    ]
-    return _table(head, rows)
-
-
-def _memory(results: Sequence[Memory]) -> list[str]:
-    head = (
-        "packages",
-        "open metadata MiB",
-        "first index, peak MiB",
-        "idle after it MiB",
-        "idle after a restart MiB",
-    )
-    rows = [
-        [
-            f"{each.size:,}",
-            *(f"{number / MIB:.0f}" for number in (each.open_metadata, each.peak, each.idle, each.restarted)),
-        ]
-        for each in results
-    ]
-    return _table(head, rows)
+    return [ms(percentile(seconds[kind], percent)) for kind in KINDS for percent in (50, 99)]
 
 
 _HEAD = """\
@@ -187,8 +139,8 @@ distribution has it (about 11 kB of open XML a package), and everyone brings the
 contenders take turns, each on its own copy of the tree, with gzip and no sqlite, until clients see the
 change. p99 of fewer than 100 changes is the slowest one.
 
-- **floor** hashes the bytes of the metadata files, open and compressed, and meanwhile writes and syncs
-  the compressed ones, on all cores: what remains when everything else is free.
+- **floor** hashes the bytes of the metadata files, open and compressed, on all cores, and meanwhile writes
+  and syncs the compressed ones, each from a thread of its own: what remains when everything else is free.
 - **engine alone** is one turn of the index: check and describe the package, publish it. With fsync.
 - **PUT and DELETE** is what a client of the daemon waits for. With fsync; the answer comes when the change
   is durable and listed.
@@ -197,15 +149,4 @@ change. p99 of fewer than 100 changes is the slowest one.
 Processor time is that of all processes and threads, with what they do in the background after the answer
 (ours: the watcher's look at the new file, and the cache, written 10 s after a change). It is the mean over
 all changes. Ratios are of medians over all changes; *ours* is PUT and DELETE.
-"""
-
-_FIRST = """\
-Both start as a command with as many workers as there are cores, and find no metadata. Ours checks every
-digest of every package. A restart takes what did not change from the cache, with a stat(2) of every file;
-createrepo_c's parser is what its --update begins with.
-"""
-
-_MEMORY = """\
-Anonymous resident memory of the daemon and its reader processes together; the peak was sampled 100 times
-a second.
 """

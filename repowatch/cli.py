@@ -8,8 +8,6 @@ import logging
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,8 +16,8 @@ from typing import Any
 
 from repowatch import __version__
 from repowatch.config import Config, RepositoryConfig, for_directories, load, parse_address, refuse_open_doors
-from repowatch.daemon import Daemon, open_index
 from repowatch.errors import RepowatchError, UsageError
+from repowatch.opening import open_index
 from repowatch.repository.readers import Readers
 from repowatch.repository.tree import Tree
 from repowatch.repository.verify import differences
@@ -131,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from repowatch.daemon import Daemon  # noqa: PLC0415 - the doors take longer to load than `index` to run
+
     config = _configuration(options)
     refuse_open_doors(config)
     daemon = Daemon(config, progress=_Progress())
@@ -194,10 +194,13 @@ def _index(options: argparse.Namespace) -> int:
     config = _repository_at(options)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         readers = Readers()
+        pool.submit(readers.start)  # what goes wrong is told when the first package is read
         try:
             index = open_index(config, readers=readers, pool=pool, progress=_Progress())
             try:
                 again = index.turn([], at_once=[""])
+                if index.unchecked:
+                    again.unsettled |= index.check_all().unsettled
                 index.save()
             finally:
                 index.close()
@@ -240,12 +243,14 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from urllib.request import urlopen  # noqa: PLC0415 - likewise
+
     url = options.url
     if url is None:
         address = load(options.config).listen if options.config else "127.0.0.1:8080"
         url = f"http://{address}"
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/-/api/v1/status", timeout=10) as answer:  # noqa: S310
+        with urlopen(f"{url.rstrip('/')}/-/api/v1/status", timeout=10) as answer:  # noqa: S310
             text = answer.read().decode()
             status = json.loads(text)
     except (OSError, ValueError) as error:
@@ -290,12 +295,14 @@ class _Progress:
 
     def __call__(self, name: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == 1:
-            self._next[name] = now + self._every
+        next_at = self._next.setdefault(name, now + self._every)
         ends = done == total and name in self._told
-        if now < self._next[name] and not ends:
+        if done == total:
+            del self._next[name]
+        if now < next_at and not ends:
             return
-        self._next[name] = now + self._every
+        if done < total:
+            self._next[name] = now + self._every
         text = f"{name}: {done} of {total} files read"
         if self._terminal:
             print(f"\r{text}", end="\n" if ends else "", file=sys.stderr, flush=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,8 @@ from typing import Any
 
 from repowatch import __version__
 from repowatch.config import Config, RepositoryConfig, TcpAddress
-from repowatch.errors import RepowatchError, UsageError
+from repowatch.errors import UsageError
+from repowatch.opening import Progress, open_index
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.repository.updater import POLLING, Updater
@@ -32,49 +33,11 @@ from repowatch.web.site import Site
 
 log = logging.getLogger(__name__)
 
+# Seconds after which a thread that computes lets another one go on; Python's own 5 ms are a long time for
+# a client that waits for an answer while the metadata is made.
+SWITCH = 0.0005
+
 FIRST = 5.0  # seconds that the doors wait for a first publication where nothing is published yet
-
-Progress = Callable[[str, int, int], None]  # repository, files read, files to read
-
-
-def open_index(
-    config: RepositoryConfig,
-    *,
-    readers: Readers,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-    may_come_late: bool = False,
-) -> Index:
-    """A repository with its lock taken; one that may come late is opened when it is there.
-
-    Raises UsageError when the directory is missing or locked, RepowatchError when it can not be written.
-    """
-    root = os.path.realpath(config.path)
-    index = Index(
-        root,
-        name=config.name,
-        readers=readers,
-        pool=pool,
-        clock=SystemClock(),
-        exclude=config.exclude,
-        follow=config.follow,
-        profile=config.profile,
-        keep_space=config.keep_space,
-        settle=config.settle,
-    )
-    index.progress = lambda done, total: progress(config.name, done, total)
-    if not os.path.isdir(root):
-        if may_come_late:
-            return index
-        raise UsageError(f"{config.path}: no such directory; make it, or correct the path")
-    try:
-        index.open()
-    except OSError as error:
-        raise RepowatchError(
-            f"{config.path}: the repository can not be written: {error.strerror or error}"
-            + (f" ({error.filename})" if error.filename else "")
-        ) from error
-    return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +111,7 @@ class _Repository:
             "watcher": self.watcher.mode,
             "waiting": self.updater.waiting,
             "reading": {"done": done, "total": total},
+            "unchecked": self.index.unchecked,
             "rejected": [{"location": each.location_href, "reason": each.reason} for each in rejected],
         }
 
@@ -167,6 +131,7 @@ class Daemon:
 
         Raises RepowatchError when it can not start.
         """
+        sys.setswitchinterval(SWITCH)
         signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         signal.signal(signal.SIGINT, lambda *_: self._stop.set())
         signal.signal(signal.SIGHUP, lambda *_: reload())

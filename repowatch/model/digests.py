@@ -244,7 +244,7 @@ class _Tags:
 
     head: bytes
     structure: _Structure
-    entries: Mapping[int, _Entry]
+    entries: Mapping[int, tuple[int, ...]]
 
     def number(self, tag: int, kind: int) -> int | None:
         entry = self._entry(tag, kind)
@@ -260,7 +260,8 @@ class _Tags:
         return text.decode("ascii", "replace").lower()
 
     def _entry(self, tag: int | None, kind: int) -> _Entry | None:
-        entry = None if tag is None else self.entries.get(tag)
+        found = None if tag is None else self.entries.get(tag)
+        entry = _Entry._make(found) if found else None
         if entry and (entry.kind != kind or (kind != _BIN and entry.values != 1)):
             raise self.structure.corrupt(f"tag {tag} has {entry.values} values of type {entry.kind}")
         return entry
@@ -271,30 +272,31 @@ class _Tags:
 
 
 def _read_tags(head: bytes, structure: _Structure) -> _Tags:
-    """The first entry of each tag. Raises BadPackage unless all lie within the data, in order and apart."""
-    index = _ENTRY.iter_unpack(memoryview(head)[structure.index : structure.data])
-    entries = [_Entry._make(entry) for entry in index]
+    """The first entry of each tag. Raises BadPackage unless all lie within the data, in order and apart.
+
+    A header has some 60 entries, and a repository thousands of headers: nothing here is called for each.
+    """
+    entries = list(_ENTRY.iter_unpack(memoryview(head)[structure.index : structure.data]))
     trailer = data_size = structure.end - structure.data
-    if entries[0].tag == structure.limits.region:
-        region = entries.pop(0)
+    if entries[0][0] == structure.limits.region:
+        region = _Entry._make(entries.pop(0))
         _check_region(head, structure, region)
         trailer = region.offset
-    following = [entry.offset for entry in entries[1:]] + [data_size]
-    for entry, next_offset in zip(entries, following, strict=False):
-        end = min(next_offset, trailer) if entry.offset < trailer + _ENTRY.size else next_offset
-        if entry.tag < _FIRST_TAG or entry.offset < 0 or not _fits(head, structure.data, entry, end):
-            raise structure.corrupt(f"tag {entry.tag} is not possible there")
-    return _Tags(head, structure, {entry.tag: entry for entry in reversed(entries)})
-
-
-def _fits(head: bytes, data: int, entry: _Entry, end: int) -> bool:
-    """Whether the values lie before `end`. Looks at each byte of the data once at most."""
-    if entry.values == 0 or (entry.kind == _STRING and entry.values != 1):
-        return False
-    if entry.kind in _TEXTS:
-        return head.count(b"\0", data + entry.offset, data + end) >= entry.values
-    width = _WIDTHS.get(entry.kind)
-    return width is not None and entry.offset % width == 0 and entry.offset + width * entry.values <= end
+    start = structure.data
+    following = [offset for _, _, offset, _ in entries[1:]] + [data_size]
+    for (tag, kind, offset, values), next_offset in zip(entries, following, strict=False):
+        end = next_offset
+        if offset < trailer + _ENTRY.size and end > trailer:
+            end = trailer
+        # Each byte of the data is looked at once at most.
+        if kind in _TEXTS:
+            fits = head.count(0, start + offset, start + end) >= values and (kind != _STRING or values == 1)
+        else:
+            width = _WIDTHS.get(kind)
+            fits = width is not None and offset % width == 0 and offset + width * values <= end
+        if tag < _FIRST_TAG or offset < 0 or values == 0 or not fits:
+            raise structure.corrupt(f"tag {tag} is not possible there")
+    return _Tags(head, structure, {entry[0]: entry for entry in reversed(entries)})
 
 
 def _check_region(head: bytes, structure: _Structure, entry: _Entry) -> None:
@@ -329,10 +331,18 @@ class _Check:
 def _checks(tags: _Tags, digests: Sequence[_Digest]) -> tuple[_Check, ...]:
     checks = []
     for digest in digests:
-        found = (tags.hexadecimal(tag, digest.kind) for tag in (digest.tag, digest.tag_uncompressed))
-        if wanted := tuple(value for value in found if value is not None):
-            checks.append(_Check(digest.name, wanted, hashlib.new(digest.algorithm, usedforsecurity=False)))
+        wanted = tags.hexadecimal(digest.tag, digest.kind)
+        other = tags.hexadecimal(digest.tag_uncompressed, digest.kind)
+        if values := tuple(value for value in (wanted, other) if value is not None):
+            checks.append(_Check(digest.name, values, _EMPTY[digest.algorithm].copy()))
     return tuple(checks)
+
+
+# To be copied: that is ten times as fast as to look an algorithm up.
+_EMPTY = {
+    digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
+    for digest in (*_PACKAGE_DIGESTS, *_HEADER_DIGESTS, *_PAYLOAD_DIGESTS)
+}
 
 
 def _check_coverage(*, header: Sequence[_Check], payload: Sequence[_Check]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from sys import intern
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,30 @@ class Entry:
     pkgid: str  # SHA-256 of the whole file, in hexadecimal
     nevra: Nevra
     stamp: Stamp
+
+    def row(self) -> tuple[str | int, ...]:
+        """All of it, flat, for pipes and caches."""
+        nevra, stamp = self.nevra, self.stamp
+        return (
+            self.location_href,
+            self.pkgid,
+            nevra.name,
+            nevra.epoch,
+            nevra.version,
+            nevra.release,
+            nevra.arch,
+            stamp.size,
+            stamp.mtime_ns,
+            stamp.ctime_ns,
+            stamp.inode,
+        )
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Entry:
+        """What `row` gave. Raises ValueError and TypeError when it can not be that."""
+        location_href, pkgid, name, epoch, version, release, arch, *stamp = row
+        nevra = Nevra(name, intern(epoch), intern(version), intern(release), intern(arch))
+        return cls(location_href, pkgid, nevra, Stamp(*map(int, stamp)))
 
 
 @dataclass(frozen=True, slots=True)

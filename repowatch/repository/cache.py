@@ -1,29 +1,38 @@
 """What a restart need not read again: which files were looked at, and what was published of them.
 
-The cache is one JSON file beside a checksum of its own. It holds names, stamps and lengths; the elements
-themselves stay where they are published, in the metadata files, and are cut out of those. It may be
-deleted, half-written, stale, or from another machine: then packages are read again, and that is all.
-A stale one is good for what it knows as long as the files it names are kept (`generations`).
+The cache says of each segment which packages it is made of and where its pieces lie in the published
+metadata files; those are the store of the elements. While a large tree is read for the first time, and
+nothing of it is published, finished runs are kept beside it with their pieces, in a file that grows.
+
+Both may be deleted, half-written, stale, or from another machine: then packages are read again, and that is
+all. A stale one is good for what it knows as long as the files it names are kept (`generations`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
-from repowatch.model.catalog import KINDS, Catalog, Segment, location_of
-from repowatch.model.package import Entry, Nevra, Rejected, Stamp
-from repowatch.model.repomd import Record
-from repowatch.repository.formats import opened
+from repowatch.model.catalog import Catalog
+from repowatch.model.formats import Format, Piece
+from repowatch.model.package import Entry, Rejected, Stamp
+from repowatch.model.segment import KINDS, Damaged, Run, Segment
+from repowatch.repository.segments import frame, joined
+from repowatch.system.files import remove_if_there
 
 log = logging.getLogger(__name__)
 
 # To be raised when the meaning of the file changes, or what createrepo_c writes of a package.
-FORMAT = 1
+FORMAT = 2
+
+_CHECKSUM = hashlib.sha256().digest_size * 2 + 1  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,111 +41,189 @@ class Restored:
 
     catalog: Catalog
     rejected: Mapping[str, Rejected]
-    location_hrefs: tuple[str, ...]  # of the metadata files that it was cut from
+    unchecked: frozenset[str]  # listed as another tool described them
+    location_hrefs: tuple[str, ...]  # of the metadata files that hold the pieces
+
+
+# -- what is published -----------------------------------------------------------------------
 
 
 def save(
     path: str,
+    catalog: Catalog,
     *,
-    entries: Mapping[str, Entry],
-    segments: Sequence[Segment],
     rejected: Iterable[Rejected],
-    records: Sequence[Record],
+    unchecked: Iterable[str],
+    files: Sequence[str],
 ) -> None:
-    """Write the cache of a publication. Raises OSError.
+    """Write the cache of what is published in `files`, by kind. Raises OSError.
 
     Nothing is synced: a torn file is told by its checksum.
     """
-    files = {record.type: [record.location_href, record.open_checksum] for record in records}
-    packages = [
-        [*_of_entry(entries[location_of(key)]), *lengths]
-        for segment in segments
-        for key, *lengths in zip(segment.keys, *segment.lengths, strict=True)
-    ]
     content = {
         "format": FORMAT,
-        "files": [files[kind] for kind in KINDS],
-        "packages": packages,
+        "files": list(files),
         "rejected": [[each.location_href, _of_stamp(each.stamp), each.reason] for each in rejected],
+        "unchecked": sorted(unchecked),
     }
-    body = json.dumps(content, separators=(",", ":")).encode()
     aside = f"{path}.new"
+    digest = hashlib.sha256()
     with open(aside, "wb") as file:
-        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        # Line by line, so that other threads get their turn.
+        for line in (content, *(_of_segment(segment, catalog.entries) for segment in catalog.segments)):
+            text = _json(line)
+            digest.update(text)
+            file.write(text)
+        file.write(digest.hexdigest().encode() + b"\n")
     os.rename(aside, path)
 
 
-def load(path: str, root: str) -> Restored | None:
+def load(path: str, root: str, form: Format) -> Restored | None:
     """What the cache at `path` knows of the repository at `root`; None when it is of no use."""
     try:
         with open(path, "rb") as file:
-            checksum, _, body = file.read().partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != checksum:
+            text = file.read()
+        body, checksum = text[:-_CHECKSUM], text[-_CHECKSUM:]
+        if hashlib.sha256(body).hexdigest().encode() != checksum.rstrip():
             raise ValueError("its checksum does not match")
-        content = json.loads(body)
+        first, *lines = body.splitlines()
+        content = json.loads(first)
         if content["format"] != FORMAT:
             raise ValueError(f"it has format {content['format']}, not {FORMAT}")
-        files = [_open_file(root, *file) for file in content["files"]]
+        if not all(name.endswith(f".{form.suffix}") for name in content["files"]):
+            raise ValueError("the profile was another one")
+        files = [_read(root, name) for name in content["files"]]
         return Restored(
-            _catalog(content["packages"], files),
+            Catalog.restored(_published([json.loads(line) for line in lines], files, form), form),
             {row[0]: Rejected(row[0], _stamp(row[1]), row[2]) for row in content["rejected"]},
-            tuple(location_href for location_href, _ in content["files"]),
+            frozenset(content["unchecked"]),
+            tuple(content["files"]),
         )
     except FileNotFoundError as error:
         log.debug("no cache: %s", error)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         log.info("%s is of no use (%s); packages are read again", path, error)
     return None
 
 
-def _open_file(root: str, location_href: str, open_checksum: str) -> bytes:
+def _read(root: str, location_href: str) -> bytes:
+    """A metadata file whose name is its checksum."""
     with open(os.path.join(root, location_href), "rb") as file:
-        content = opened(location_href, file.read())
-    if hashlib.sha256(content).hexdigest() != open_checksum:
-        raise ValueError(f"{location_href} does not match")
+        content = file.read()
+    if not os.path.basename(location_href).startswith(f"{hashlib.sha256(content).hexdigest()}-"):
+        raise ValueError(f"{location_href} is damaged")
     return content
 
 
-def _catalog(rows: Iterable[list[object]], files: Sequence[bytes]) -> Catalog:
-    """The catalog whose elements stand one after the other in the open metadata files."""
-    entries = []
-    lengths: list[tuple[int, int, int]] = []
+def _published(rows: Sequence[Any], files: Sequence[bytes], form: Format) -> list[Run]:
+    """The runs whose pieces stand one after the other in the metadata files, and fill them."""
+    count = sum(len(row[0]) for row in rows)
+    at = [form.lead + len(form.compress(frame(kind, count)[0]).packed) for kind in range(len(KINDS))]
+    runs = []
     for row in rows:
-        location_href, pkgid, *nevra, stamp, primary, filelists, other = row
-        entries.append(Entry(str(location_href), str(pkgid), Nevra(*map(str, nevra)), _known_stamp(stamp)))
-        lengths.append((_length(primary), _length(filelists), _length(other)))
-    return Catalog.restored(entries, lengths, files)
+        ends = [start + size for start, (size, _) in zip(at, row[1], strict=True)]
+        packed = [content[start:end] for content, start, end in zip(files, at, ends, strict=True)]
+        runs.append(_run(row, packed, form))
+        at = ends
+    segments = [run.segment for run in runs]
+    if any(b"".join(joined(kind, segments, form)) != content for kind, content in enumerate(files)):
+        raise Damaged("the pieces do not make up the files")
+    return runs
 
 
-def _of_entry(entry: Entry) -> list[object]:
-    nevra = entry.nevra
-    return [
-        entry.location_href,
-        entry.pkgid,
-        nevra.name,
-        nevra.epoch,
-        nevra.version,
-        nevra.release,
-        nevra.arch,
-        _of_stamp(entry.stamp),
+# -- what is read and not yet published ------------------------------------------------------
+
+
+class Progress:
+    """A file of runs that were read, each behind a checksum of its own; it ends where one does not match."""
+
+    def __init__(self, path: str, form: Format) -> None:
+        self._path = path
+        self._form = form
+        self._head = _json({"format": FORMAT, "suffix": form.suffix})
+        self._file: BinaryIO | None = None
+        self._is_empty = False  # there is nothing to discard
+
+    def load(self) -> list[Run]:
+        """The runs of a reading that was stopped or killed; the next ones are added behind them."""
+        runs: list[Run] = []
+        with contextlib.suppress(FileNotFoundError), open(self._path, "r+b") as file:
+            if file.readline() == self._head:
+                while (run := self._next(file)) is not None:
+                    runs.append(run)
+                return runs
+        self.discard()
+        return []
+
+    def _next(self, file: BinaryIO) -> Run | None:
+        """The next run; None, and the file cut off there, where there is none."""
+        start = file.tell()
+        checksum, _, line = file.readline().partition(b" ")
+        with contextlib.suppress(ValueError, LookupError, TypeError, OverflowError):
+            row = json.loads(line)
+            packed = [file.read(size) for size, _ in row[1]]
+            if hashlib.sha256(b"".join([line, *packed])).hexdigest().encode() == checksum:
+                return _run(row, packed, self._form)
+        file.truncate(start)
+        return None
+
+    def add(self, run: Run) -> None:
+        """Keep one more. Raises OSError."""
+        self._is_empty = False
+        if self._file is None:
+            self._file = open(self._path, "ab")  # noqa: SIM115 - closed by `close` and `discard`
+            if not self._file.tell():
+                self._file.write(self._head)
+        line = _json(_of_segment(run.segment, {entry.location_href: entry for entry in run.entries}))
+        parts = [line, *(run.segment.piece(kind).packed for kind in range(len(KINDS)))]
+        checksum = hashlib.sha256(b"".join(parts)).hexdigest().encode()
+        self._file.writelines([checksum, b" ", *parts])
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """Forget all: it is published, or of no use. Raises OSError."""
+        self.close()
+        if not self._is_empty:
+            remove_if_there(self._path)
+            self._is_empty = True
+
+
+# -- rows ------------------------------------------------------------------------------------
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _of_segment(segment: Segment, entries: Mapping[str, Entry]) -> tuple[Any, ...]:
+    """Its packages, each with the lengths of its elements, and size and CRC-32 of its pieces."""
+    packages = [
+        (*entries[name].row(), *lengths)
+        for name, *lengths in zip(segment.location_hrefs, *segment.lengths, strict=True)
     ]
+    pieces = [segment.piece(kind) for kind in range(len(KINDS))]
+    return packages, [(len(piece.packed), piece.crc) for piece in pieces]
+
+
+def _run(row: Sequence[Any], packed: Sequence[bytes], form: Format) -> Run:
+    packages, pieces = row
+    entries = tuple(Entry.of_row(each[: -len(KINDS)]) for each in packages)
+    lengths = [array("L", column) for column in list(zip(*packages, strict=True))[-len(KINDS) :]]
+    sealed = [
+        Piece(content, sum(column), crc)
+        for content, column, (_, crc) in zip(packed, lengths, pieces, strict=True)
+    ]
+    return Run(entries, Segment([entry.location_href for entry in entries], lengths, form, pieces=sealed))
 
 
 def _of_stamp(stamp: Stamp | None) -> list[int] | None:
     return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode] if stamp else None
 
 
-def _stamp(numbers: object) -> Stamp | None:
-    return None if numbers is None else _known_stamp(numbers)
-
-
-def _known_stamp(numbers: object) -> Stamp:
-    if not isinstance(numbers, list):
-        raise TypeError(f"{numbers!r} is no stamp")
-    return Stamp(*map(int, numbers))
-
-
-def _length(number: object) -> int:
-    if not isinstance(number, int) or number < 0:
-        raise ValueError(f"{number!r} is no length")
-    return number
+def _stamp(numbers: Sequence[int] | None) -> Stamp | None:
+    return None if numbers is None else Stamp(*map(int, numbers))

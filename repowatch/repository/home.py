@@ -8,6 +8,7 @@ import shutil
 from enum import Enum, auto
 
 from repowatch.errors import RepowatchError
+from repowatch.repository.tree import PRIVATE
 from repowatch.system.files import Lock, make_directories
 from repowatch.system.mounts import mounted_below
 
@@ -31,8 +32,9 @@ class Home:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.staging = os.path.join(root, ".repowatch", "staging")
-        self.cache = os.path.join(root, ".repowatch", "cache", "catalog.json")
+        self.staging = os.path.join(root, PRIVATE, "staging")
+        self.cache = os.path.join(root, PRIVATE, "cache", "catalog")
+        self.progress = os.path.join(root, PRIVATE, "cache", "progress")
         self.is_away = False
         self._lock: Lock | None = None
         self._identity: tuple[int, int] | None = None  # device and inode of the root

@@ -1,38 +1,48 @@
 """One turn of a repository: look at names, read what changed, publish, answer.
 
-`Index` owns the tree's catalog and what is rejected. It is used by one thread: the updater's in the
-daemon, the command's in `repowatch index`.
+`Index` owns the tree's inventory. It is used by one thread: the updater's in the daemon, the command's in
+`repowatch index`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
-from repowatch.errors import RepowatchError
-from repowatch.model.catalog import Catalog, Segment
+from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError
+from repowatch.model.catalog import order_key
 from repowatch.model.digests import Inspection
-from repowatch.model.package import Entry, Package, Rejected, Stamp
+from repowatch.model.formats import FORMATS
+from repowatch.model.package import Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
-from repowatch.repository import cache
+from repowatch.model.segment import KINDS, Damaged, Run, Segment
+from repowatch.repository import adoption, cache
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
-from repowatch.repository.formats import FORMATS
 from repowatch.repository.home import Home, News
+from repowatch.repository.inventory import Facts, Inventory
 from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
-from repowatch.repository.readers import Gone, Readers, ToRead, Unsettled
-from repowatch.repository.segments import Segments
+from repowatch.repository.readers import Batch, Readers, ToRead, in_batches
+from repowatch.repository.segments import MetadataFile, make_files, warm
 from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
-from repowatch.system.memory import give_back
+from repowatch.system.files import remove_if_there
+from repowatch.system.memory import settle
 
 log = logging.getLogger(__name__)
 
 # Files read between two publications once something is published, so that uploads get their turn.
 MOST_READ = 512
+
+# From so many on, most of them will make up whole segments: readers compress them right away.
+MANY = 128
+
+# Files that are checked at once, of those that another tool described.
+MOST_CHECKED = 32
 
 EMPTY = "empty file"
 
@@ -46,7 +56,7 @@ class Index:
         *,
         name: str,
         readers: Readers,
-        pool: ThreadPoolExecutor,
+        pool: Executor,
         clock: Clock,
         exclude: Sequence[str] = (),
         follow: Sequence[str] = (),
@@ -58,20 +68,22 @@ class Index:
         self.root = root
         self.tree = Tree(root, exclude=exclude, follow=follow)
         self.home = Home(root)
-        self.rejected: Mapping[str, Rejected] = {}
         self.publication: Publication | None = None
         self.reading: tuple[int, int] = (0, 0)  # files read of files to read, in this turn
         self.stopping: Callable[[], bool] = lambda: False
         self.progress: Callable[[int, int], None] = lambda done, total: None
-        self._catalog = Catalog()
+        self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
+        self._form = FORMATS[profile]
+        self._inventory = Inventory(name, self._form)
+        self._kept = cache.Progress(self.home.progress, self._form)
         self._readers = readers
+        self._pool = pool
         self._clock = clock
         self._settle = settle
-        self._segments = Segments(pool, FORMATS[profile])
         self._publisher = Publisher(root, staging=self.home.staging, clock=clock, keep_space=keep_space)
-        self._saved: Mapping[str, Entry] | None = None  # the entries that the cache on disk knows
+        self._saved: tuple[object, ...] | None = None  # what the cache on disk knows
         self._written: Sequence[Segment] | None = None  # the segments that are published
-        self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
+        self._to_adopt = False  # whether the first turn takes over what another tool published
         self._seen_empty = False  # a tree that had packages was found empty, and is to be looked at again
 
     def open(self) -> None:
@@ -88,35 +100,53 @@ class Index:
             raise
 
     def _restore(self) -> None:
-        """Take over from the cache what need not be read again."""
-        restored = cache.load(self.home.cache, self.root)
-        if restored is None:
-            return
-        self._catalog = restored.catalog
-        self.rejected = restored.rejected
-        wanted = all(each.endswith(f".{self._segments.suffix}") for each in restored.location_hrefs)
-        if wanted and self._publisher.is_current(restored.location_hrefs):
-            self._written = restored.catalog.segments
+        """Take over what need not be read again: from the cache, or from a reading that was stopped."""
+        restored = cache.load(self.home.cache, self.root, self._form)
+        inventory = self._inventory
+        if restored is not None:
+            inventory.catalog = restored.catalog
+            inventory.rejected = restored.rejected
+            inventory.unchecked = restored.unchecked
+            if self._publisher.is_current(restored.location_hrefs):
+                self._written = restored.catalog.segments
+        runs = self._kept.load()
+        if runs:
+            inventory.change(runs, [])
+            log.info("%s: %d packages were read before", self.name, sum(len(run.entries) for run in runs))
+        self._to_adopt = restored is None and not runs and self._publisher.is_whole()
 
     def save(self) -> None:
         """Write the cache when it does not know the publication yet."""
-        publication = self.publication
-        if publication is None or publication.entries is self._saved or self.home.is_away:
+        publication, inventory = self.publication, self._inventory
+        if publication is None or self.home.is_away:
             return
-        self._saved = publication.entries
+        state = (publication.entries, publication.records, inventory.unchecked, inventory.rejected)
+        if self._saved is not None and all(
+            one is other for one, other in zip(state, self._saved, strict=True)
+        ):
+            return
+        self._saved = state
+        files = {record.type: record.location_href for record in publication.records}
         try:
             cache.save(
                 self.home.cache,
-                entries=self._catalog.entries,
-                segments=self._catalog.segments,
-                rejected=self.rejected.values(),
-                records=publication.records,
+                inventory.catalog,
+                rejected=inventory.rejected.values(),
+                unchecked=inventory.unchecked,
+                files=[files[kind] for kind in KINDS],
             )
+            self._kept.discard()
         except OSError as error:
             log.warning("%s: the cache can not be written: %s; the next start is slower", self.name, error)
 
     def close(self) -> None:
+        self._kept.close()
         self.home.release()
+
+    @property
+    def rejected(self) -> Mapping[str, Rejected]:
+        """Files that are not listed, and why."""
+        return self._inventory.rejected
 
     @property
     def generations(self) -> tuple[float, float | None]:
@@ -133,8 +163,24 @@ class Index:
             log.error("%s: superseded metadata can not be removed, it is kept: %s", self.name, error)
 
     def warm(self) -> None:
-        """Compress what a restart took over open, so that the next change finds it done."""
-        self._segments.compress(self._catalog.segments)
+        """Open what a restart took over compressed, so that the next change finds it open."""
+        try:
+            warm(self._inventory.catalog.segments, pool=self._pool)
+        except Damaged as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Damaged) -> PublicationFailed:
+        """The cache said what is not so: forget it, and read everything again."""
+        self._forget()
+        self._saved = None
+        with contextlib.suppress(OSError):
+            remove_if_there(self.home.cache)
+            self._kept.discard()
+        return PublicationFailed(RepowatchError(f"the cache is damaged ({error})"), again={""})
+
+    def _forget(self) -> None:
+        self._inventory = Inventory(self.name, self._form)
+        self._written = None
 
     def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
         """What is published of a staged package. Raises BadPackage. May be called from any thread."""
@@ -146,8 +192,11 @@ class Index:
         *,
         at_once: Iterable[str] = (),
         changes: Sequence[Change] = (),
+        checked: Sequence[Batch] = (),
     ) -> Again:
         """Look at names, read what changed, publish, and answer changes, of which no two touch one name.
+
+        `checked` are answers to `check_some`.
 
         Files below a name that is a directory must have been left alone for `settle` seconds, except for
         the names of `at_once`. Raises PublicationFailed after refusing the changes, and Stopped.
@@ -156,14 +205,23 @@ class Index:
         before, revision = self.publication, self._publisher.repomd.revision
         names, at_once = set(names), set(at_once)
         self._check_disk(names)
+        if self._to_adopt:
+            self._adopt()
         looked_at = [*self._look(names, settled=True), *self._look(at_once, settled=False)]
         if "" in names:
             self._check_empty(looked_at)
-        again = self._update_from_files(looked_at)
-        again.unsettled.update(self._publish(changes, started))
+        try:
+            again = self._update_from_files(looked_at)
+            for batch in checked:
+                again.unsettled |= self._inventory.take_checked(batch)
+            again.unsettled |= self._publish(changes, started)
+        except Damaged as error:
+            failed = self._damaged(error)
+            self._refuse(failed.error, changes)
+            raise failed from error
         self._log_news(before, published=self._publisher.repomd.revision != revision)
         if before is None or len(looked_at) > MOST_READ:
-            give_back()
+            settle()
         return again
 
     # -- files -------------------------------------------------------------------------------
@@ -191,9 +249,7 @@ class Index:
     def _move_in(self) -> None:
         """Begin anew with the directory that stands at the root now. Raises UsageError and OSError."""
         self.close()
-        self._catalog = Catalog()
-        self.rejected = {}
-        self._written = None
+        self._forget()
         self.open()
         log.info("%s: opened %s", self.name, self.root)
 
@@ -203,7 +259,7 @@ class Index:
         Below the root a file system may be away, which looks the same. Raises PublicationFailed.
         """
         gone = {name for name, found in looked_at if found is None}
-        listed = self._catalog.entries.keys()
+        listed = self._inventory.catalog.entries.keys()
         empty = bool(listed) and listed <= gone and all(found is None for _, found in looked_at)
         if empty and not self._seen_empty:
             self._seen_empty = True
@@ -211,91 +267,128 @@ class Index:
             raise PublicationFailed(RepowatchError(text), again={""})
         self._seen_empty = False
 
-    def _update_from_files(self, looked_at: Iterable[tuple[str, Found | None]]) -> Again:
-        again = Again()
-        to_read: list[ToRead] = []
-        unlisted: list[str] = []
-        rejected = dict(self.rejected)
-        for location_href, found in looked_at:
-            if found is None:
-                unlisted.append(location_href)
-                rejected.pop(location_href, None)
-            elif found.problem is not None:
-                unlisted.append(location_href)
-                self._reject(Rejected(location_href, found.stamp, found.problem), rejected)
-            elif found.fresh:
-                again.unsettled.add(location_href)
-            else:
-                to_read.append(ToRead(found.path, location_href, found.stamp))
-        if self.publication is not None and len(to_read) > MOST_READ:
-            again.left_over.update(file.location_href for file in to_read[MOST_READ:])
-            del to_read[MOST_READ:]
-        if any(each.endswith("/") and each not in rejected for each in self.rejected):
-            self.returned()  # a directory that could not be read could not be watched either
-        put = self._read(to_read, unlisted, again, rejected)
-        self._catalog.change(put, unlisted)
-        self.rejected = rejected
-        return again
-
     def _look(self, names: set[str], *, settled: bool) -> Iterator[tuple[str, Found | None]]:
         """What changed on disk for each name, and for each known name below those that are directories."""
         seen: dict[str, Found | None] = {}
         quiet_since = self._clock.now() - self._settle if settled else None
-        known = self._catalog.entries.keys() | self.rejected.keys()
-        for name in names:
-            if name and self.tree.is_package_name(name) and not os.path.isdir(self.tree.path(name)):
-                seen[name] = self.tree.look(name)
-                continue
-            prefix = f"{name}/" if name else ""
-            seen.update((each, None) for each in known if each.startswith(prefix) or each == name)
+        directories = {name for name in names if not name or not self.tree.is_package_name(name)}
+        directories |= {name for name in names - directories if os.path.isdir(self.tree.path(name))}
+        if names:
+            seen.update(dict.fromkeys(self._inventory.below(names, directories=directories)))
+        for name in names - directories:
+            seen[name] = self.tree.look(name)
+        for name in directories:
             if not name or self.tree.concerns(name):
                 seen.update(
                     (found.location_href, found) for found in self.tree.scan(name, quiet_since=quiet_since)
                 )
         for name, found in seen.items():
-            if found is None or found.stamp is None or found.stamp != self._known(name):
+            if found is None or found.stamp is None or found.stamp != self._inventory.stamp_of(name):
                 yield name, found
 
-    def _known(self, location_href: str) -> Stamp | None:
-        """The stamp of a file whose content is known already, listed or rejected."""
-        entry = self._catalog.entries.get(location_href)
-        if entry is not None:
-            return entry.stamp
-        rejected = self.rejected.get(location_href)
-        return rejected.stamp if rejected else None
+    def _update_from_files(self, looked_at: Iterable[tuple[str, Found | None]]) -> Again:
+        again = Again()
+        to_read: list[ToRead] = []
+        gone: list[str] = []
+        refused: list[Rejected] = []
+        for location_href, found in looked_at:
+            if found is None:
+                gone.append(location_href)
+            elif found.problem is not None:
+                refused.append(Rejected(location_href, found.stamp, found.problem))
+            elif found.fresh:
+                again.unsettled.add(location_href)
+            else:
+                to_read.append(ToRead(found.path, location_href, found.stamp))
+        confirmed = self._inventory.confirm(
+            {file.location_href: file.stamp for file in to_read if file.stamp}
+        )
+        to_read = [file for file in to_read if file.location_href not in confirmed]
+        if self.publication is not None and len(to_read) > MOST_READ:
+            to_read.sort(key=lambda file: order_key(file.location_href))
+            again.left_over.update(file.location_href for file in to_read[MOST_READ:])
+            del to_read[MOST_READ:]
+        names = {each.location_href for each in refused}
+        if any(each.endswith("/") and each not in names for each in self.rejected):
+            self.returned()  # a directory that could not be read could not be watched either
+        again.unsettled |= self._inventory.take(self._read(to_read), drop=gone, reject=refused)
+        return again
 
-    def _read(
-        self, files: Sequence[ToRead], unlisted: list[str], again: Again, rejected: dict[str, Rejected]
-    ) -> list[Package]:
-        """The packages read; what is no package is added to the others."""
-        put: list[Package] = []
+    def _read(self, files: Sequence[ToRead]) -> list[Batch]:
+        """What came of files. Those of a large tree that is not published yet are kept, in case of a stop."""
+        many = len(files) >= MANY
+        keep = many and self.publication is None
+        batches: list[Batch] = []
         self.reading = (0, len(files))
-        for outcome in self._readers.read_each(files):
+        for batch in self._readers.read(in_batches(files), self._form, compress=many):
             if self.stopping():
                 raise Stopped
-            self.reading = (self.reading[0] + 1, len(files))
+            batches.append(batch)
+            self.reading = (self.reading[0] + len(batch), len(files))
             self.progress(*self.reading)
-            match outcome:
-                case Package():
-                    put.append(outcome)
-                    rejected.pop(outcome.entry.location_href, None)
-                case Rejected():
-                    unlisted.append(outcome.location_href)
-                    self._reject(outcome, rejected)
-                case Gone():
-                    unlisted.append(outcome.location_href)
-                    rejected.pop(outcome.location_href, None)
-                case Unsettled():
-                    again.unsettled.add(outcome.location_href)
+            if keep and batch.run:
+                keep = self._keep(batch.run)
         self.reading = (0, 0)
-        return put
+        return batches
 
-    def _reject(self, new: Rejected, rejected: dict[str, Rejected]) -> None:
-        old = rejected.get(new.location_href)
-        rejected[new.location_href] = new
-        # A file that grows slowly is told once, not with every length it has meanwhile.
-        if old is None or old.reason.partition(":")[0] != new.reason.partition(":")[0]:
-            log.warning("%s: not listed: %s: %s", self.name, new.location_href, new.reason)
+    def _keep(self, run: Run) -> bool:
+        try:
+            self._kept.add(run)
+        except OSError as error:
+            log.warning("%s: %s; a first reading that is stopped begins anew", self.name, error)
+            return False
+        return True
+
+    # -- what another tool described ---------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """List what another tool described. Raises Stopped."""
+        runs: list[Run] = []
+        try:
+            texts = adoption.batches(self.root, self._publisher.repomd.records)
+            for batch in self._readers.adopt(texts, self._form):
+                if self.stopping():
+                    raise Stopped
+                runs += [batch.run] if batch.run else []
+        except (ValueError, OSError, BadPackage, ChangedWhileRead) as error:
+            log.info("%s: the metadata can not be taken over (%s); packages are read", self.name, error)
+        else:
+            self._inventory.adopt(runs)
+            log.info(
+                "%s: %d packages are taken over from the metadata, to be checked",
+                self.name,
+                len(self._inventory.catalog.entries),
+            )
+        self._to_adopt = False
+
+    @property
+    def unchecked(self) -> int:
+        """Packages that are listed as another tool described them, and whose files were not read yet."""
+        return len(self._inventory.unchecked)
+
+    def check_some(self) -> Future[Batch] | None:
+        """Have some of them read, for the `checked` of a later turn; None when there are none."""
+        files = self._to_check(MOST_CHECKED)
+        return self._readers.read_one(next(in_batches(files)), self._form) if files else None
+
+    def check_all(self) -> Again:
+        """Read them all, and publish what is not as it is listed. Raises as `turn` does."""
+        files = self._to_check(None)
+        done = 0
+        for batch in self._readers.read(in_batches(files), self._form):
+            done += len(batch)
+            self.progress(done, len(files))
+            self._inventory.take_checked(batch)
+        return self.turn([])
+
+    def _to_check(self, most: int | None) -> list[ToRead]:
+        entries = self._inventory.catalog.entries
+        names = sorted(self._inventory.unchecked, key=order_key)[:most]
+        found = [(name, self.tree.look(name)) for name in names]
+        return [
+            ToRead(each.path if each else self.tree.path(name), name, entries[name].stamp)
+            for name, each in found
+        ]
 
     # -- publication -------------------------------------------------------------------------
 
@@ -313,7 +406,7 @@ class Index:
             Placement(arrival.staged, self.tree.path(arrival.location_href), arrival.check): arrival
             for arrival in wanted
         }
-        facts = self._catalog.entries, self._catalog.segments
+        facts = self._inventory.facts
         while True:
             self._list(wanted, leaving)
             try:
@@ -335,8 +428,7 @@ class Index:
                 raise self._failed(error, allowed) from error
             else:
                 break
-        touched = {name for change in allowed for name in change.touches}
-        self.rejected = {name: each for name, each in self.rejected.items() if name not in touched}
+        self._inventory.forget_rejected(name for change in allowed for name in change.touches)
         again = self._restamp(wanted)
         revision = self.publication.revision if self.publication else 0
         for departure in leaving:
@@ -345,37 +437,51 @@ class Index:
             arrival.answer.set_result(Listed(revision, replaced=replaced[arrival]))
         return again
 
-    def _take_back(self, facts: tuple[Mapping[str, Entry], tuple[Segment, ...]]) -> None:
+    def _take_back(self, facts: Facts) -> None:
         """Say again what the files say; what is published may be anything by now."""
         self._written = None
-        self._catalog.entries, self._catalog.segments = facts
+        self._inventory.take_back(facts)
 
     def _failed(self, error: Exception, changes: Sequence[Change]) -> PublicationFailed:
+        self._refuse(error, changes)
+        return PublicationFailed(error, again={name for change in changes for name in change.touches})
+
+    def _refuse(self, error: Exception, changes: Sequence[Change]) -> None:
         for change in changes:
             if not change.answer.done():
                 change.answer.set_exception(error)
-        return PublicationFailed(error, again={name for change in changes for name in change.touches})
 
     def _list(self, arrivals: Sequence[Arrival], departures: Sequence[Departure]) -> None:
         unlisted = [departure.location_href for departure in departures]
         unlisted += [arrival.departs for arrival in arrivals if arrival.departs]
         unlisted += [arrival.location_href for arrival in arrivals if not arrival.package]
-        self._catalog.change([arrival.package for arrival in arrivals if arrival.package], unlisted)
+        listed = [Run.of([arrival.package], self._form) for arrival in arrivals if arrival.package]
+        self._inventory.change(listed, unlisted)
 
     def _write(self, placements: Sequence[Placement], removals: Sequence[str], started: float) -> None:
         """Bring disk and `publication` to what the catalog says."""
         self.home.make_staging()
-        segments = self._catalog.segments
-        files = None if segments is self._written else self._segments.files(segments)
+        catalog = self._inventory.catalog
+        segments = catalog.segments
+        files = None if segments is self._written else self._make_files(segments)
         changed = files is not None and not self._publisher.is_published(files)
         if files is not None and changed:
             self._publisher.publish(files, placements=placements, removals=removals)
         else:
+            if files is not None:
+                self._publisher.discard()
             self._publisher.place(placements)
             self._publisher.remove(removals)
         self._written = segments
-        if changed or self.publication is None or self.publication.entries is not self._catalog.entries:
+        if changed or self.publication is None or self.publication.entries is not catalog.entries:
             self._show(started, changed=changed)
+
+    def _make_files(self, segments: Sequence[Segment]) -> Sequence[MetadataFile]:
+        try:
+            return make_files(segments, self._form, pool=self._pool, write=self._publisher.write_aside)
+        except BaseException:
+            self._publisher.discard()
+            raise
 
     def _show(self, started: float, *, changed: bool) -> None:
         """Let the other threads see what is published now."""
@@ -385,7 +491,7 @@ class Index:
         self.publication = Publication(
             revision=repomd.revision,
             records=repomd.records,
-            entries=self._catalog.entries,
+            entries=self._inventory.catalog.entries,
             repomd=self._publisher.repomd_file,
             published_at=self._clock.now() if changed or before is None else before.published_at,
             seconds=seconds if changed or before is None else before.seconds,
@@ -399,36 +505,37 @@ class Index:
         if not published:
             log.info("%s: revision %d stands, %d packages", self.name, now.revision, len(now.entries))
             return
-        old, new = before.entries if before else {}, now.entries
+        news = self._inventory.news()
         log.info(
             "%s: revision %d: %d packages, %d added, %d replaced, %d removed, %.0f ms",
             self.name,
             now.revision,
-            len(new),
-            len(new.keys() - old.keys()),
-            sum(name in old and old[name].pkgid != entry.pkgid for name, entry in new.items()),
-            len(old.keys() - new.keys()),
+            len(now.entries),
+            news.added,
+            news.replaced,
+            news.removed,
             now.seconds * 1000,
         )
 
     def _restamp(self, arrivals: Sequence[Arrival]) -> set[str]:
         """Take the stamps that the rename gave; the names that are another file already."""
-        entries: list[Entry] = []
+        stamps: dict[str, Stamp] = {}
         again: set[str] = set()
-        rejected = dict(self.rejected)
+        empty: list[Rejected] = []
         for arrival in arrivals:
             found = self.tree.look(arrival.location_href)
             stamp = found.stamp if found else None
             if arrival.package is None:
-                rejected[arrival.location_href] = Rejected(arrival.location_href, stamp, EMPTY)
+                empty.append(Rejected(arrival.location_href, stamp, EMPTY))
             elif stamp is None or not stamp.is_moved(arrival.package.entry.stamp):
                 again.add(arrival.location_href)
             else:
-                entries.append(replace(arrival.package.entry, stamp=stamp))
-        if entries and self.publication:
-            self._catalog.restamp(entries)
-            self.publication = replace(self.publication, entries=self._catalog.entries)
-        self.rejected = rejected
+                stamps[arrival.location_href] = stamp
+        if stamps and self.publication:
+            self._inventory.set_stamps(stamps)
+            self.publication = replace(self.publication, entries=self._inventory.catalog.entries)
+        if empty:
+            self._inventory.take([], drop=(), reject=empty)
         return again
 
 

@@ -1,7 +1,7 @@
 """Publication: the one place that writes repomd.xml, and the order that keeps every view whole.
 
-    1. write the metadata files aside, fsync each, give them their checksum's name; write repomd.xml aside
-    2. fsync repodata/
+    1. write the metadata files aside, fsync each (`write_aside`, while they are still being hashed)
+    2. give them their checksums' names, write repomd.xml aside, fsync it and repodata/
     3. rename the arrived packages to their names, fsync their directories
     4. rename repomd.xml, fsync repodata/
     5. remove the packages that were deleted
@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from repowatch.errors import RepowatchError, Unfinished
-from repowatch.model.catalog import KINDS
 from repowatch.model.publication import RepomdFile
 from repowatch.model.repomd import LARGEST, BadRepomd, Record, Repomd, parse, render
+from repowatch.model.segment import KINDS
 from repowatch.repository.generations import Generations
 from repowatch.repository.segments import MetadataFile
 from repowatch.system.clock import Clock
@@ -126,6 +126,11 @@ class Publisher:
             os.path.basename(location_href) in self._good for location_href in made
         )
 
+    def is_whole(self) -> bool:
+        """Whether the files of all packages are published and whole, whoever wrote them."""
+        made = {record.type: record.location_href for record in self.repomd.records}
+        return all(kind in made and os.path.basename(made[kind]) in self._good for kind in KINDS)
+
     def publish(
         self,
         files: Sequence[MetadataFile],
@@ -135,23 +140,24 @@ class Publisher:
     ) -> Repomd:
         """Publish these files in the order above; what clients see then.
 
-        Raises PlacementRefused and OSError where nothing was shown, and NotShown and Unfinished where a
-        package has its name already; `repomd` says which revision clients see.
+        The files were written by `write_aside`. Raises PlacementRefused and OSError where nothing was
+        shown, and NotShown and Unfinished where a package has its name already; `repomd` says which
+        revision clients see.
         """
         try:
             repomd, aside, text = self._prepare(files)
         except BaseException:
-            self._discard(files)
+            self.discard(files)
             raise
         try:
             self.place(placements)
         except PlacementRefused:
-            self._discard(files)
+            self.discard(files)
             raise
         try:
             os.rename(aside, self._path("repomd.xml"))
         except OSError as error:
-            self._discard(files)
+            self.discard(files)
             if placements:
                 raise NotShown(error) from error
             raise
@@ -166,9 +172,12 @@ class Publisher:
         return repomd
 
     def _prepare(self, files: Sequence[MetadataFile]) -> tuple[Repomd, str, bytes]:
-        """Steps 1 and 2: what will be published, and where its repomd.xml lies until then."""
+        """Step 2: what will be published, and where its repomd.xml lies until then."""
         for file in files:
-            self._write(file)
+            if file.name in self._good:
+                remove_if_there(self._aside(file.kind))
+            else:
+                os.rename(self._aside(file.kind), self._path(file.name))
         now = max([int(self._clock.now()), *(record.timestamp for record in self.repomd.records)])
         records = (*(self._record(file, now) for file in files), *self._carried())
         repomd = Repomd(max(self.repomd.revision + 1, int(self._clock.now())), records)
@@ -194,12 +203,17 @@ class Publisher:
         current = _names(self.repomd.records)
         self.generations.found(names, current=current, now=self._clock.monotonic())
 
-    def _discard(self, files: Sequence[MetadataFile]) -> None:
+    def write_aside(self, kind: str, parts: Sequence[bytes]) -> None:
+        """Step 1, for one metadata file; may be called from any thread. Raises OSError."""
+        write_durably(self._aside(kind), parts)
+
+    def discard(self, files: Sequence[MetadataFile] = ()) -> None:
         """Remove what was written for a publication that is not to be: a full disk needs the room."""
-        for name in {file.name for file in files} - self._good:
-            for path in (self._path(name), os.path.join(self._staging, name)):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        paths = [self._aside(kind) for kind in KINDS]
+        paths += [self._path(name) for name in {file.name for file in files} - self._good]
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def place(self, placements: Sequence[Placement]) -> None:
         """Step 3: rename packages to their names, durably. Raises PlacementRefused and Unfinished."""
@@ -214,10 +228,9 @@ class Publisher:
                     raise PlacementRefused(placement, error, placed=placed) from error
                 placed.append(placement)
         finally:
-            make_sure_of(
-                *(os.path.dirname(each.target) for each in placed),
-                *(os.path.dirname(each.staged) for each in placed),
-            )
+            directories = {os.path.dirname(path) for each in placed for path in (each.staged, each.target)}
+            # What comes back into staging after a power cut, the next start clears.
+            make_sure_of(*(directories - {self._staging}))
 
     def remove(self, paths: Sequence[str]) -> None:
         """Step 5: remove package files, durably. Raises OSError and Unfinished."""
@@ -230,13 +243,6 @@ class Publisher:
         removed = self.generations.sweep(self._clock.monotonic())
         self._good.difference_update(removed)
         return removed
-
-    def _write(self, file: MetadataFile) -> None:
-        if file.name in self._good:
-            return
-        aside = os.path.join(self._staging, file.name)
-        write_durably(aside, file.parts)
-        os.rename(aside, self._path(file.name))
 
     def _record(self, file: MetadataFile, now: int) -> Record:
         for record in self.repomd.records:
@@ -269,6 +275,9 @@ class Publisher:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
+
+    def _aside(self, kind: str) -> str:
+        return os.path.join(self._staging, f"{kind}.xml")
 
 
 def _names(records: Sequence[Record]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The door to createrepo_c: one package file in, the elements that describe it out.
+"""The door to createrepo_c: package files in, the elements that describe them out.
 
 The bytes of a file are seen once, by its digests' check, which hands over everything before the
 payload; createrepo_c parses just that, from memory. So what is listed is what was checked, even when
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Sequence
 
 import createrepo_c
 
@@ -23,61 +24,94 @@ from repowatch.model.package import Entry, Nevra, Package, Stamp
 CHANGELOGS = 10
 
 
-def read(path: str, location_href: str) -> Package:
-    """Read, check and describe a package file.
+class Reader:
+    """Reads, one after the other, what it is asked for."""
 
-    Raises BadPackage, ChangedWhileRead, and OSError when it can not be read.
-    """
-    # O_NONBLOCK: a FIFO that came into the file's place must not hold the reader.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadPackage("not a regular file")
-        stamp = Stamp.of(status)
-        inspection = inspect(stream, size=stamp.size)
-        if Stamp.of(os.fstat(descriptor)) != stamp:
-            raise ChangedWhileRead(f"{path} changed while it was read")
-    return describe(inspection, location_href=location_href, stamp=stamp)
+    def __init__(self) -> None:
+        # createrepo_c opens what it parses by its name.
+        self._head = os.memfd_create("rpm-head", os.MFD_CLOEXEC)
+        self._head_name = f"/proc/self/fd/{self._head}"
+
+    def read(self, path: str, location_href: str) -> Package:
+        """Read, check and describe a package file.
+
+        Raises BadPackage, ChangedWhileRead, and OSError when it can not be read.
+        """
+        # O_NONBLOCK: a FIFO that came into the file's place must not hold the reader.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BadPackage("not a regular file")
+            stamp = Stamp.of(status)
+            inspection = inspect(stream, size=stamp.size)
+            if Stamp.of(os.fstat(descriptor)) != stamp:
+                raise ChangedWhileRead(f"{path} changed while it was read")
+        return self.describe(inspection, location_href, stamp)
+
+    def describe(self, inspection: Inspection, location_href: str, stamp: Stamp) -> Package:
+        """What is published of an inspected package.
+
+        Raises BadPackage when createrepo_c can not parse the header or XML can not carry what it says.
+        """
+        try:
+            location_href.encode()
+        except UnicodeEncodeError:
+            # createrepo_c takes such bytes for ISO-8859-1 and lists a name that no request can reach.
+            raise BadPackage("its name is not UTF-8, so no client could ask for it; rename it") from None
+        try:
+            parsed = self._parse(inspection.head, location_href)
+            parsed.pkgId = inspection.pkgid
+            parsed.size_package = inspection.size
+            parsed.time_file = stamp.mtime_ns // 1_000_000_000
+            return _package(parsed, stamp)
+        except (createrepo_c.CreaterepoCError, OSError, UnicodeError) as error:
+            raise BadPackage(f"createrepo_c can not describe it: {_one_line(error)}") from None
+
+    def _parse(self, head: bytes, location_href: str) -> createrepo_c.Package:
+        os.truncate(self._head, len(head))
+        at = 0
+        while at < len(head):
+            at += os.pwrite(self._head, memoryview(head)[at:], at)
+        return createrepo_c.package_from_rpm(
+            self._head_name, createrepo_c.SHA256, location_href, None, CHANGELOGS
+        )
+
+    def adopt(self, texts: Sequence[bytes]) -> list[Package]:
+        """The packages that another tool described: their elements of the three metadata files, which are
+        in the same order, as createrepo_c writes them.
+
+        Their stamps say size and mtime (whole seconds) alone. Left out is what could not be taken over:
+        without a SHA-256, or below another base. Raises BadPackage when createrepo_c can not parse them.
+        """
+        found: list[createrepo_c.Package] = []
+        try:
+            primary, filelists, other = (text.decode() for text in texts)
+            createrepo_c.xml_parse_primary_snippet(primary, pkgcb=found.append, do_files=False)
+            createrepo_c.xml_parse_filelists_snippet(filelists, newpkgcb=_in_order(found))
+            createrepo_c.xml_parse_other_snippet(other, newpkgcb=_in_order(found))
+            return [
+                _package(parsed, Stamp(parsed.size_package, parsed.time_file * 1_000_000_000, 0, 0))
+                for parsed in found
+                if parsed.checksum_type == "sha256" and not parsed.location_base
+            ]
+        except (createrepo_c.CreaterepoCError, UnicodeError, TypeError) as error:
+            raise BadPackage(f"createrepo_c can not read it: {_one_line(error)}") from None
 
 
-def describe(inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
-    """What is published of an inspected package.
+def _in_order(packages: Sequence[createrepo_c.Package]) -> Callable[..., createrepo_c.Package]:
+    """What createrepo_c's parser asks for the package that an element belongs to."""
+    following = iter(packages)
+    return lambda pkgid, name, arch: next(following)
 
-    Raises BadPackage when createrepo_c can not parse the header or XML can not carry what it says.
-    """
-    try:
-        location_href.encode()
-    except UnicodeEncodeError:
-        # createrepo_c takes such bytes for ISO-8859-1 and lists a name that no request can reach.
-        raise BadPackage("its name is not UTF-8, so no client could ask for it; rename it") from None
-    try:
-        parsed = _parse(inspection.head, location_href)
-        parsed.pkgId = inspection.pkgid
-        parsed.size_package = inspection.size
-        parsed.time_file = stamp.mtime_ns // 1_000_000_000
-        primary, filelists, other = createrepo_c.xml_dump(parsed)
-    except (createrepo_c.CreaterepoCError, OSError, UnicodeError) as error:
-        raise BadPackage(f"createrepo_c can not describe it: {_one_line(error)}") from None
+
+def _package(parsed: createrepo_c.Package, stamp: Stamp) -> Package:
+    primary, filelists, other = createrepo_c.xml_dump(parsed)
     nevra = Nevra(
         parsed.name, parsed.epoch or "0", parsed.version or "", parsed.release or "", parsed.arch or ""
     )
-    entry = Entry(location_href, inspection.pkgid, nevra, stamp)
+    entry = Entry(parsed.location_href, parsed.pkgId, nevra, stamp)
     return Package(entry, primary.encode(), filelists.encode(), other.encode())
-
-
-def _parse(head: bytes, location_href: str) -> createrepo_c.Package:
-    descriptor = os.memfd_create("rpm-head", os.MFD_CLOEXEC)
-    try:
-        os.truncate(descriptor, len(head))
-        view = memoryview(head)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        return createrepo_c.package_from_rpm(
-            f"/proc/self/fd/{descriptor}", createrepo_c.SHA256, location_href, None, CHANGELOGS
-        )
-    finally:
-        os.close(descriptor)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,33 +1,44 @@
 """The processes that read packages.
 
-Each runs `reader` behind a pair of pipes and is asked one package at a time, by a thread that waits for it.
-When one dies, the package is asked of a new one; a package that ends that as well is rejected.
+Each runs `reader` behind a pair of pipes and is asked for a batch of files at a time, by a thread that waits
+for it. When one dies, each of its files is asked of a new one alone; a package that ends two of them is
+rejected.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, TypeVar
 
 from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError
+from repowatch.model.catalog import cuts, order_key
 from repowatch.model.digests import Inspection
-from repowatch.model.package import Package, Rejected, Stamp
+from repowatch.model.formats import Format, Piece
+from repowatch.model.package import Entry, Package, Rejected, Stamp
+from repowatch.model.segment import KINDS, Run, Segment
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# Bytes of the files of a batch: large ones are read one by one, by all readers.
+MOST_BYTES = 64 << 20
 
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from {0} import _serve; _serve(int(sys.argv[1]))"
 
@@ -55,7 +66,35 @@ class ToRead:
     stamp: Stamp | None
 
 
-Outcome = Package | Rejected | Gone | Unsettled
+Unlisted = Rejected | Gone | Unsettled
+Outcome = Package | Unlisted
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of files that were read together."""
+
+    run: Run | None  # those that are packages, in the order of the files
+    unlisted: tuple[Unlisted, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.unlisted) + (len(self.run.entries) if self.run else 0)
+
+
+def in_batches(files: Sequence[ToRead]) -> Iterator[Sequence[ToRead]]:
+    """Files in order, cut where segments begin if all are packages, and where many bytes come together."""
+    ordered = sorted(files, key=lambda file: order_key(file.location_href))
+    edges = [*cuts([file.location_href for file in ordered]), len(ordered)] if ordered else []
+    for start, end in pairwise(edges):
+        batch: list[ToRead] = []
+        size = 0
+        for file in ordered[start:end]:
+            size += file.stamp.size if file.stamp else 0
+            if batch and size > MOST_BYTES:
+                yield batch
+                batch, size = [], file.stamp.size if file.stamp else 0
+            batch.append(file)
+        yield batch
 
 
 class Readers:
@@ -82,17 +121,33 @@ class Readers:
         barrier.wait()
         self._mine.child = self._start()
 
-    def read_each(self, files: Iterable[ToRead]) -> Iterator[Outcome]:
-        """What came of each file, in the order they are done.
+    def read(
+        self, batches: Iterable[Sequence[ToRead]], form: Format, *, compress: bool = False
+    ) -> Iterator[Batch]:
+        """What came of the files of each batch, in the order they are done, compressed if that is asked for.
 
-        A few files are under way at once, so that askers with long lists take turns with the others.
+        A few batches are under way at once, so that askers with long lists take turns with the others.
         """
-        waiting = iter(files)
-        running: set[Future[Outcome]] = set()
+        return self._each(batches, lambda files: self._read(files, form, compress))
+
+    def read_one(self, files: Sequence[ToRead], form: Format) -> Future[Batch]:
+        """What came of the files of one batch, later."""
+        return self._pool.submit(self._read, files, form, False)
+
+    def adopt(self, texts: Iterable[Sequence[bytes]], form: Format) -> Iterator[Batch]:
+        """The packages that another tool described, compressed: see `reader.Reader.adopt`.
+
+        Raises BadPackage, and ChangedWhileRead when the readers are closed.
+        """
+        return self._each(texts, lambda each: _unpacked(self._ask("adopt", each, form), form))
+
+    def _each(self, questions: Iterable[T], answer: Callable[[T], Batch]) -> Iterator[Batch]:
+        waiting = iter(questions)
+        running: set[Future[Batch]] = set()
         try:
             while True:
-                for file in islice(waiting, 2 * self.processes - len(running)):
-                    running.add(self._pool.submit(self._read, file))
+                for question in islice(waiting, 2 * self.processes - len(running)):
+                    running.add(self._pool.submit(answer, question))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -104,7 +159,8 @@ class Readers:
 
     def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
         """What is published of a package whose bytes were seen already. Raises BadPackage."""
-        return self._pool.submit(self._ask, "describe", inspection, location_href, stamp).result()
+        answer = self._pool.submit(self._ask, "describe", inspection, location_href, stamp).result()
+        return Package(Entry.of_row(answer[0]), *answer[1])
 
     def close(self) -> None:
         """End the processes. A package that is being read is given up."""
@@ -115,35 +171,52 @@ class Readers:
             child.end()
         self._pool.shutdown(cancel_futures=True)
 
-    def _read(self, file: ToRead) -> Outcome:
+    def _read(self, files: Sequence[ToRead], form: Format, compress: bool) -> Batch:
+        if len(files) == 1:
+            return self._read_alone(files[0], form, compress)
         try:
-            return self._ask("read", file.path, file.location_href)
+            return _unpacked(self._ask_once("read", files, form, compress), form)
         except ChangedWhileRead:
-            return Unsettled(file.location_href)
-        except BadPackage as error:
-            return Rejected(file.location_href, file.stamp, str(error))
-        except (FileNotFoundError, NotADirectoryError):
-            return Gone(file.location_href)
-        except OSError as error:
-            stamp = file.stamp if isinstance(error, PermissionError) else None
-            return Rejected(
-                file.location_href, stamp, f"not readable: {(error.strerror or str(error)).lower()}"
-            )
+            return Batch(None, tuple(Unsettled(file.location_href) for file in files))
+        except EOFError:
+            log.info("the files that it was asked for are read one by one")
+        alone = [self._read_alone(file, form, compress) for file in files]
+        packages = [package for each in alone if each.run for package in each.run.packages()]
+        run = Run.of(packages, form) if packages else None
+        return Batch(run, tuple(one for each in alone for one in each.unlisted))
 
-    def _ask(self, question: str, *arguments: object) -> Package:
-        """Ask this thread's process. One that ended may have been killed by anybody: a package is to blame
-        when it ends a second one."""
+    def _read_alone(self, file: ToRead, form: Format, compress: bool) -> Batch:
+        try:
+            return _unpacked(self._ask("read", [file], form, compress), form)
+        except ChangedWhileRead:
+            return Batch(None, (Unsettled(file.location_href),))
+        except BadPackage as error:
+            return Batch(None, (Rejected(file.location_href, file.stamp, str(error)),))
+
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        """Ask this thread's process. One that ended may have been killed by anybody: what is asked for is to
+        blame when it ends a second one."""
         for _ in range(2):
-            child: _Child | None = getattr(self._mine, "child", None)
-            if child is None:
-                child = self._mine.child = self._start()
             try:
-                return child.ask(question, *arguments)
-            except EOFError:
-                self._mine.child = None
-                how = self._forget(child)
-                log.warning("a reader process ended (%s) when it was asked for %s", how, arguments[1])
+                return self._ask_once(question, *arguments)
+            except EOFError as error:
+                how = str(error)
         raise BadPackage(f"the process that reads it ends ({how}): it is damaged in an unknown way")
+
+    def _ask_once(self, question: str, *arguments: Any) -> Any:
+        """Raises EOFError, which says how the process ended, and what reading raised in it."""
+        child: _Child | None = getattr(self._mine, "child", None)
+        if child is None:
+            child = self._mine.child = self._start()
+        try:
+            return child.ask(question, *arguments)
+        except EOFError:
+            self._mine.child = None
+            how = self._forget(child)
+            log.warning(
+                "a reader process ended (%s) when it was asked to %s", how, _told(question, arguments)
+            )
+            raise EOFError(how) from None
 
     def _forget(self, child: _Child) -> str:
         with self._lock:
@@ -183,7 +256,7 @@ class _Child:
             self.end()
             raise RepowatchError(problem)
 
-    def ask(self, question: str, *arguments: object) -> Package:
+    def ask(self, question: str, *arguments: object) -> Any:
         """Raises what reading raised in the process, EOFError when the process ended."""
         try:
             self._pipe.send((question, arguments))
@@ -192,8 +265,6 @@ class _Child:
             raise EOFError from None
         if isinstance(answer, BaseException):
             raise answer
-        if not isinstance(answer, Package):
-            raise TypeError(f"a reader answered {answer!r}")
         return answer
 
     def end(self) -> str:
@@ -214,13 +285,16 @@ def _serve(descriptor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     pipe: Connection[Any, Any] = Connection(descriptor)
     try:
-        from repowatch.repository import reader  # noqa: PLC0415 - may fail, and that is an answer
+        from repowatch.repository.reader import Reader  # noqa: PLC0415 - may fail, and that is an answer
     except ImportError as error:
         pipe.send(
             f"createrepo_c can not be loaded ({error}); it needs the system's glib2 "
             f"(Debian: libglib2.0-0) and rpm's own files (Debian: rpm-common, others: rpm)"
         )
         return
+    reader = Reader()
+    gc.freeze()
+    gc.set_threshold(50_000)  # a batch makes thousands of objects, and hardly a cycle
     pipe.send("")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -228,14 +302,83 @@ def _serve(descriptor: int) -> None:
             pipe.send(_answer(reader, question, arguments))
 
 
-def _answer(reader: Any, question: str, arguments: tuple[Any, ...]) -> Package | Exception:
+def _answer(reader: Any, question: str, arguments: tuple[Any, ...]) -> Any:
     try:
         if question == "read":
-            return reader.read(*arguments)  # type: ignore[no-any-return]
-        inspection, location_href, stamp = arguments
-        return reader.describe(inspection, location_href=location_href, stamp=stamp)  # type: ignore[no-any-return]
-    except (RepowatchError, OSError) as error:
+            files, form, compress = arguments
+            return _packed(_batch([_outcome(reader, file) for file in files], form), compress)
+        if question == "adopt":
+            texts, form = arguments
+            return _packed(_batch(reader.adopt(texts), form), True)
+        package = reader.describe(*arguments)
+        return package.entry.row(), (package.primary, package.filelists, package.other)
+    except RepowatchError as error:
         return error
     except Exception as error:  # one odd package must not stop the others; the log has the traceback
-        log.exception("unexpected error while reading %s", arguments[1])
+        log.exception("unexpected error, asked to %s", _told(question, arguments))
         return BadPackage(f"unexpected error while reading it: {error!r}")
+
+
+def _outcome(reader: Any, file: ToRead) -> Outcome:
+    try:
+        return reader.read(file.path, file.location_href)  # type: ignore[no-any-return]
+    except ChangedWhileRead:
+        return Unsettled(file.location_href)
+    except BadPackage as error:
+        return Rejected(file.location_href, file.stamp, str(error))
+    except (FileNotFoundError, NotADirectoryError):
+        return Gone(file.location_href)
+    except OSError as error:
+        stamp = file.stamp if isinstance(error, PermissionError) else None
+        return Rejected(file.location_href, stamp, f"not readable: {(error.strerror or str(error)).lower()}")
+    except Exception as error:
+        log.exception("unexpected error while reading %s", file.location_href)
+        return Rejected(file.location_href, file.stamp, f"unexpected error while reading it: {error!r}")
+
+
+def _batch(outcomes: Sequence[Outcome], form: Format) -> Batch:
+    packages = [each for each in outcomes if isinstance(each, Package)]
+    unlisted = tuple(each for each in outcomes if not isinstance(each, Package))
+    return Batch(Run.of(packages, form) if packages else None, unlisted)
+
+
+def _packed(batch: Batch, compress: bool) -> tuple[Any, ...]:
+    """A batch for the pipe, flat: thousands of objects would take longer than the packages themselves."""
+    if batch.run is None:
+        return batch.unlisted, None
+    segment = batch.run.segment
+    kinds = range(len(KINDS))
+    pieces = [segment.piece(kind) for kind in kinds] if compress else []
+    return (
+        batch.unlisted,
+        [entry.row() for entry in batch.run.entries],
+        [lengths.tobytes() for lengths in segment.lengths],
+        [segment.opened(kind) for kind in kinds],
+        [(piece.packed, piece.length, piece.crc) for piece in pieces],
+    )
+
+
+def _unpacked(answer: tuple[Any, ...], form: Format) -> Batch:
+    if answer[1] is None:
+        return Batch(None, answer[0])
+    unlisted, rows, lengths, elements, pieces = answer
+    entries = tuple(map(Entry.of_row, rows))
+    segment = Segment(
+        [entry.location_href for entry in entries],
+        [array("L", each) for each in lengths],
+        form,
+        elements=elements,
+        pieces=[Piece(*each) for each in pieces],
+    )
+    return Batch(Run(entries, segment), unlisted)
+
+
+def _told(question: str, arguments: Sequence[Any]) -> str:
+    """What was asked, for the log."""
+    match question:
+        case "read":
+            names = [file.location_href for file in arguments[0]]
+            return f"read {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        case "describe":
+            return f"describe {arguments[1]}"
+    return "read the metadata of another tool"

@@ -1,15 +1,18 @@
-"""Metadata files out of segments: what changed is compressed, all of it hashed and joined (see `formats`)."""
+"""Metadata files out of segments: what changed is compressed, all of it hashed, joined and written.
+
+The three files are made side by side. What waits for the disk is begun first, so that the hashes of the
+open bytes, which are most of the work, are computed meanwhile.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
-from repowatch.model.catalog import KINDS, Segment
-from repowatch.repository.formats import Format, Piece
+from repowatch.model.formats import Format
+from repowatch.model.segment import KINDS, Segment
 
 # createrepo_c's own words (src/xml_file.c), the number of packages to be filled in.
 HEADS = (
@@ -24,14 +27,19 @@ HEADS = (
 FEET = (b"</metadata>", b"</filelists>", b"</otherdata>")
 
 
+# The longest first, for all to end at about the same time.
+_ORDER = (KINDS.index("filelists"), KINDS.index("other"), KINDS.index("primary"))
+
+Write = Callable[[str, Sequence[bytes]], None]  # what is to become of a kind's file: its parts
+
+
 @dataclass(frozen=True, slots=True)
 class MetadataFile:
-    """One metadata file, complete in memory."""
+    """What is known of one metadata file that was written."""
 
     kind: str
     suffix: str
-    parts: Sequence[bytes]
-    checksum: str  # SHA-256 of the parts joined
+    checksum: str  # SHA-256 of its bytes
     size: int
     open_checksum: str
     open_size: int
@@ -41,72 +49,75 @@ class MetadataFile:
         return f"{self.checksum}-{self.kind}.xml.{self.suffix}"
 
 
-class Segments:
-    """Makes the metadata files, and remembers compressed segments as long as somebody holds them."""
+def compress(segments: Iterable[Segment], *, pool: Executor) -> None:
+    """Compress what is not compressed yet."""
+    tasks = [
+        pool.submit(segment.piece, kind)
+        for segment in segments
+        for kind in _ORDER
+        if not segment.is_compressed(kind)
+    ]
+    for task in tasks:
+        task.result()
 
-    def __init__(self, pool: Executor, form: Format) -> None:
-        self.suffix = form.suffix
-        self._pool = pool
-        self._form = form
-        self._pieces: WeakKeyDictionary[Segment, tuple[Piece, ...]] = WeakKeyDictionary()
 
-    def compress(self, segments: Sequence[Segment]) -> None:
-        """Compress the segments that are not compressed yet."""
-        self._finish(self._begin(segments))
+def warm(segments: Iterable[Segment], *, pool: Executor) -> None:
+    """Open what a restart took over compressed, so that the next change finds it open. Raises Damaged."""
+    tasks = [
+        pool.submit(segment.opened, kind)
+        for segment in segments
+        for kind in _ORDER
+        if not segment.is_open(kind)
+    ]
+    for task in tasks:
+        task.result()
 
-    def files(self, segments: Sequence[Segment]) -> tuple[MetadataFile, ...]:
-        """The primary, filelists and other files of the packages in these segments."""
-        begun = self._begin(segments)
-        # The open bytes need not wait for what is compressed of them.
-        opened = [self._pool.submit(_open_hash, kind, segments) for kind in range(3)]
-        self._finish(begun)
-        joined = [self._pool.submit(self._joined, kind, segments) for kind in range(3)]
-        files = []
-        for kind, name in enumerate(KINDS):
-            open_checksum, open_size = opened[kind].result()
-            parts, checksum, size = joined[kind].result()
-            files.append(MetadataFile(name, self.suffix, parts, checksum, size, open_checksum, open_size))
-        return tuple(files)
 
-    def _begin(self, segments: Sequence[Segment]) -> list[tuple[Segment, list[Future[Piece]]]]:
-        """Have the segments compressed that are not yet, each of their three kinds on its own."""
-        return [
-            (segment, [self._pool.submit(self._form.compress, elements) for elements in segment.elements])
-            for segment in segments
-            if segment not in self._pieces
-        ]
+def make_files(
+    segments: Sequence[Segment], form: Format, *, pool: Executor, write: Write
+) -> tuple[MetadataFile, ...]:
+    """The primary, filelists and other files of the packages in these segments.
 
-    def _finish(self, begun: Sequence[tuple[Segment, list[Future[Piece]]]]) -> None:
-        for segment, pieces in begun:
-            self._pieces[segment] = tuple(piece.result() for piece in pieces)
+    The pool has as many threads as there are cores: with more of them the longest hash would end last, and
+    alone. `write` is called for each file by a thread of its own, which waits for the disk. Raises what it
+    raises, and Damaged; whatever is raised, nothing is going on any more.
+    """
+    compress(segments, pool=pool)
+    with ThreadPoolExecutor(len(KINDS)) as writers:
+        longest, *others = _ORDER
+        opened = {longest: pool.submit(_hash, open_bytes(longest, segments))}
+        parts = {kind: joined(kind, segments, form) for kind in _ORDER}
+        written = [writers.submit(write, KINDS[kind], parts[kind]) for kind in _ORDER]
+        opened |= {kind: pool.submit(_hash, open_bytes(kind, segments)) for kind in others}
+        packed = {kind: pool.submit(_hash, parts[kind]) for kind in _ORDER}
+        wait([*opened.values(), *packed.values()])
+    for task in written:
+        task.result()
+    return tuple(
+        MetadataFile(name, form.suffix, *packed[kind].result(), *opened[kind].result())
+        for kind, name in enumerate(KINDS)
+    )
 
-    def _joined(self, kind: int, segments: Sequence[Segment]) -> tuple[list[bytes], str, int]:
-        head, foot = _frame(kind, segments)
-        pieces = [
-            self._form.compress(head),
-            *(self._pieces[segment][kind] for segment in segments),
-            self._form.compress(foot, last=True),
-        ]
-        parts = self._form.join(pieces)
-        checksum, size = _hash(parts)
-        return parts, checksum, size
+
+def joined(kind: int, segments: Sequence[Segment], form: Format) -> list[bytes]:
+    """The compressed bytes of one metadata file, in parts."""
+    head, foot = frame(kind, sum(len(segment.location_hrefs) for segment in segments))
+    pieces = [segment.piece(kind) for segment in segments]
+    return form.join([form.compress(head), *pieces, form.compress(foot, last=True)])
 
 
 def open_bytes(kind: int, segments: Sequence[Segment]) -> Iterator[bytes]:
     """The open bytes of one metadata file, in parts."""
-    head, foot = _frame(kind, segments)
+    head, foot = frame(kind, sum(len(segment.location_hrefs) for segment in segments))
     yield head
     for segment in segments:
-        yield segment.elements[kind]
+        yield segment.opened(kind)
     yield foot
 
 
-def _frame(kind: int, segments: Sequence[Segment]) -> tuple[bytes, bytes]:
-    return HEADS[kind] % sum(len(segment.keys) for segment in segments), FEET[kind]
-
-
-def _open_hash(kind: int, segments: Sequence[Segment]) -> tuple[str, int]:
-    return _hash(open_bytes(kind, segments))
+def frame(kind: int, packages: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the packages."""
+    return HEADS[kind] % packages, FEET[kind]
 
 
 def _hash(parts: Iterable[bytes]) -> tuple[str, int]:

@@ -10,11 +10,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from repowatch.model.package import Stamp
 
+PRIVATE = ".repowatch"  # in the root: ours
 REPODATA = "repodata"  # in the root: the published metadata, never packages
 
 _OUTSIDE = "a symbolic link out of the tree; `follow` does not name a directory above {0}"
@@ -123,9 +124,9 @@ class Tree:
             return
         now = time.time()
         for entry in listed:
-            name = f"{directory}/{entry.name}" if directory else entry.name
-            if not self.concerns(name):
+            if entry.name.startswith(".") or (entry.name == REPODATA and not directory):
                 continue
+            name = f"{directory}/{entry.name}" if directory else entry.name
             if entry.is_symlink():
                 yield from self._scan_link(name, entry, quiet_since, above=(*above, real))
             elif entry.is_dir():
@@ -136,7 +137,7 @@ class Tree:
                 except FileNotFoundError:
                     continue
                 fresh = quiet_since is not None and quiet_since < status.st_ctime <= now
-                yield replace(_found(name, entry.path, status), fresh=fresh)
+                yield _found(name, entry.path, status, fresh=fresh)
 
     def _scan_link(
         self, name: str, entry: os.DirEntry[str], quiet_since: float | None, *, above: tuple[str, ...]
@@ -175,9 +176,9 @@ def is_below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _found(location_href: str, path: str, status: os.stat_result) -> Found:
+def _found(location_href: str, path: str, status: os.stat_result, *, fresh: bool = False) -> Found:
     if stat.S_ISREG(status.st_mode):
-        return Found(location_href, path, Stamp.of(status))
+        return Found(location_href, path, Stamp.of(status), fresh=fresh)
     if stat.S_ISDIR(status.st_mode):
         return Found(location_href, path, Stamp.of(status), "a directory whose name ends in .rpm")
     return Found(location_href, path, Stamp.of(status), "not a regular file")

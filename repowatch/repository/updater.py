@@ -21,6 +21,7 @@ from repowatch.model.pending import Pending
 from repowatch.model.publication import Listed
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
 from repowatch.repository.index import Index
+from repowatch.repository.readers import Batch
 from repowatch.repository.tree import REPODATA
 from repowatch.system.clock import Clock
 
@@ -40,9 +41,10 @@ class _Inbox:
     now: set[str] = field(default_factory=set)  # to look at without settling
     changes: list[Change] = field(default_factory=list)  # arrivals and departures as they came
     looks: list[Future[Listed]] = field(default_factory=list)  # answered after the next turn
+    checked: list[Batch] = field(default_factory=list)  # files that another tool had described
 
     def is_urgent(self) -> bool:
-        return bool(self.now or self.changes or self.looks)
+        return bool(self.now or self.changes or self.looks or self.checked)
 
     def refuse(self, error: Exception) -> None:
         """Answer everything that was not answered yet."""
@@ -70,6 +72,7 @@ class Updater:
         self._check_at = clock.monotonic() + CHECK
         self._save_at = math.inf
         self._due_since: float | None = None
+        self._checking: Future[Batch] | None = None
         index.stopping = lambda: self._stopping
 
     # -- for other threads -------------------------------------------------------------------
@@ -155,11 +158,27 @@ class Updater:
             self.index.sweep()
             if self._clock.monotonic() >= self._save_at:
                 self.index.save()
-                self.index.warm()
                 self._save_at = math.inf
             if not self._inbox.is_urgent():
                 self._due_since = None
+                self._prepare()
         self.index.save()
+
+    def _prepare(self) -> None:
+        """What a turn left for when nobody waits."""
+        try:
+            self.index.warm()
+        except PublicationFailed as error:
+            self._failed(error)
+        if self._checking is None and (checking := self.index.check_some()) is not None:
+            self._checking = checking
+            checking.add_done_callback(self._checked)
+
+    def _checked(self, checking: Future[Batch]) -> None:
+        with self._posting() as inbox:
+            self._checking = None
+            if not checking.cancelled() and checking.exception() is None:
+                inbox.checked.append(checking.result())
 
     def _wait(self) -> tuple[set[str], _Inbox] | None:
         """Sleep until there is something to do; None when asked to stop and nothing is owed."""
@@ -209,7 +228,7 @@ class Updater:
 
     def _turn(self, names: Iterable[str], inbox: _Inbox) -> None:
         try:
-            again = self.index.turn(names, at_once=inbox.now, changes=inbox.changes)
+            again = self.index.turn(names, at_once=inbox.now, changes=inbox.changes, checked=inbox.checked)
         except Stopped:
             inbox.refuse(RepowatchError("the daemon stops; nothing was kept, send it again"))
         except PublicationFailed as error:

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from repowatch.model.catalog import KINDS, Catalog, Segment, location_of
-from repowatch.model.package import Package
+from repowatch.model.catalog import Catalog
+from repowatch.model.formats import opened
 from repowatch.model.repomd import BadRepomd, Record, parse
-from repowatch.repository.formats import opened
-from repowatch.repository.readers import Readers, ToRead
+from repowatch.model.segment import KINDS, Segment
+from repowatch.repository.readers import Readers, ToRead, in_batches
 from repowatch.repository.segments import open_bytes
 from repowatch.repository.tree import Tree
 
@@ -55,13 +55,14 @@ def _segments(tree: Tree, readers: Readers, progress: Callable[[int, int], None]
     files = [
         ToRead(found.path, found.location_href, found.stamp) for found in tree.scan() if found.problem is None
     ]
-    packages = []
-    for done, outcome in enumerate(readers.read_each(files), 1):
-        progress(done, len(files))
-        if isinstance(outcome, Package):
-            packages.append(outcome)
     catalog = Catalog()
-    catalog.change(packages)
+    runs = []
+    done = 0
+    for batch in readers.read(in_batches(files), catalog.form):
+        done += len(batch)
+        progress(done, len(files))
+        runs += [batch.run] if batch.run else []
+    catalog.change(runs)
     return catalog.segments
 
 
@@ -102,7 +103,7 @@ def _compare(kind: int, segments: Sequence[Segment], published: bytes) -> Iterat
     name = KINDS[kind]
     if published == b"".join(open_bytes(kind, segments)):
         return
-    ours = {elements[kind]: location_of(key) for segment in segments for key, elements in segment.items()}
+    ours = {elements[kind]: name for segment in segments for name, elements in segment.items()}
     start = published.find(b"<package ")
     theirs = [part + _END for part in published[max(start, 0) :].split(_END)[:-1]]
     known = set(theirs)

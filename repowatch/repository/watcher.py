@@ -33,7 +33,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
 from watchdog.observers.inotify_c import CallbackId, InotifyFD, Mask, WatchCallback, WatchDescriptor
 from watchdog.utils import BaseThread
 
-from repowatch.repository.tree import REPODATA, Tree, is_below
+from repowatch.repository.tree import PRIVATE, REPODATA, Tree, is_below
 from repowatch.system.mounts import is_blind, mounted_below, type_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Watcher:
         _watchdog_log.addHandler(self._overflow)
         self.mode = "inotify"
         try:
-            self._observer = _Observer(self.failed)
+            self._observer = _Observer(self.failed, private=os.path.join(self._root, PRIVATE))
             for directory in (self._root, *self._follow):
                 self._observer.schedule(self._handler, directory, recursive=True, event_filter=_EVENTS)
             self._observer.start()
@@ -120,13 +120,17 @@ class Watcher:
 class _Inotify(InotifyFD):
     """watchdog goes on without a word when a directory below the root can not be watched."""
 
-    def __init__(self, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, failed: Callable[[OSError], None], *, private: str) -> None:
+        """`private` is not to be watched: what we do there ourselves would wake us up all the time."""
         super().__init__()
         self._failed = failed
+        self._private = os.fsencode(private)
 
     def add_callback(
         self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
     ) -> WatchDescriptor:
+        if path.startswith(self._private) and path[len(self._private) :][:1] in (b"", b"/"):
+            raise FileNotFoundError(errno.ENOENT, "not to be watched", os.fsdecode(path))
         try:
             watch = super().add_callback(path, mask, callback, id_)
         except OSError as error:
@@ -139,8 +143,8 @@ class _Inotify(InotifyFD):
 
 
 class _Observer(InotifyObserver):
-    def __init__(self, failed: Callable[[OSError], None]) -> None:
-        self._inotify_fd = _Inotify(failed)
+    def __init__(self, failed: Callable[[OSError], None], *, private: str) -> None:
+        self._inotify_fd = _Inotify(failed, private=private)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
 

@@ -1,12 +1,24 @@
-"""Memory that is free inside the process, given back to the machine."""
+"""Memory after a large piece of work: what is free goes back to the machine, what stays is left alone."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 
 
-def give_back() -> None:
+def settle() -> None:
+    """Call after something large was made that will stay.
+
+    Python's collector no longer looks through what is there (at 50,000 packages that takes 60 ms, in which no
+    thread goes on).
+    """
+    gc.collect()
+    gc.freeze()
+    _give_back()
+
+
+def _give_back() -> None:
     """Return free heap pages to the kernel (malloc_trim(3)); does nothing where the C library can not.
 
     Measured after a first index of 10,000 packages: 286 MB become 176 MB.

@@ -49,7 +49,7 @@ class Disk:
             case "rename":
                 self._rename(*paths)
             case "mkdir" | "unlink" if self._counts(paths[0]):
-                self.unsynced.add(str(Path(paths[0]).parent))
+                self._change_names(paths[0])
             case "sendto" if '"HTTP/1.1 20' in arguments:
                 self._hold("an answer", self.unsynced)
 
@@ -59,9 +59,12 @@ class Disk:
         self._hold(f"the rename to {target}", self.unsynced & {source})
         if target.endswith("repodata/repomd.xml"):
             self._hold("the publication", self.unsynced)
-        self.unsynced |= {str(Path(source).parent), str(Path(target).parent)}
-        # What leaves staging may come back after a power cut: the next start clears it.
-        self.unsynced -= {each for each in self.unsynced if each.endswith("/.repowatch/staging")}
+        self._change_names(source, target)
+
+    def _change_names(self, *paths: str) -> None:
+        """What leaves staging may come back after a power cut: the next start clears it."""
+        directories = {str(Path(path).parent) for path in paths}
+        self.unsynced |= {each for each in directories if not each.endswith("/.repowatch/staging")}
 
     def _counts(self, path: str) -> bool:
         """The cache, the lock and the log are not relied on."""

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from repowatch.model.catalog import begins_segment, order_key
+from repowatch.model import catalog
 from repowatch.model.repomd import parse, render
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -40,18 +40,9 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9.rpm")
 HIDDEN = ["x/.a.rpm", ".hidden/a.rpm", "repodata/a.rpm"]
 
 
-def begins(directory: str) -> Iterator[str]:
-    """Names in a directory whose packages begin a segment."""
-    names = (os.path.join(directory, f"n{number}.rpm") for number in itertools.count())
-    return (name for name in names if begins_segment(order_key(name)))
+NAMES = [os.path.join(directory, name) for directory in DIRECTORIES for name in PLAIN[:3]] + PLAIN
 
-
-BOUNDARIES = [name for directory in DIRECTORIES[:4] for name in itertools.islice(begins(directory), 3)]
-NAMES = (
-    [os.path.join(directory, name) for directory in DIRECTORIES for name in PLAIN[:3]] + PLAIN + BOUNDARIES
-)
-
-names = st.one_of(st.sampled_from(BOUNDARIES), st.sampled_from([*NAMES, NOT_UTF_8]))
+names = st.sampled_from([*NAMES, NOT_UTF_8])
 directories = st.sampled_from([each for each in DIRECTORIES if each])
 
 
@@ -119,6 +110,8 @@ class Pool:
         self.good = make_good(directory)
         self.bad = make_bad(directory)
         self._damaged = {digest(path) for path in self.bad}
+        failing = ("control", "lead", "empty", "text")  # createrepo_c itself fails over them
+        self.undescribable = {digest(path) for path in self.bad if path.name.startswith(failing)}
         self.readers = Readers(processes=1)
         self.threads = ThreadPoolExecutor(2)
         self._numbers = itertools.count()
@@ -157,6 +150,14 @@ class Pool:
         checksums = checksums_of(copy)
         shutil.rmtree(copy)
         return checksums
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_segments() -> Iterator[None]:
+    """Segments of about five, so that a few packages make many of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "REACH", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +296,20 @@ class History(RuleBasedStateMachine):
         self.index = self.pool.open(self.root)
         self.touched = {""}
 
+    @rule(by=st.sampled_from(["createrepo_c", "us"]))
+    def lose_the_cache(self, by: str) -> None:
+        """The next start knows nothing but what is published, by us or by another tool."""
+        self.index.close()
+        shutil.rmtree(self.root / ".repowatch", ignore_errors=True)
+        if by == "createrepo_c":
+            for path in list(packages(self.root)):
+                if digest(path) in self.pool.undescribable:
+                    path.unlink()
+            shutil.rmtree(self.root / "repodata", ignore_errors=True)
+            createrepo(self.root)
+        self.index = self.pool.open(self.root)
+        self.touched = {""}
+
     @rule()
     def look_at_everything(self) -> None:
         self.touched.add("")
@@ -303,6 +318,9 @@ class History(RuleBasedStateMachine):
     def publish(self) -> None:
         self.index.turn([], at_once=self.touched)
         self.touched = set()
+        # What a restart took over from the metadata alone is as it was published only when it was checked.
+        while (checking := self.index.check_some()) is not None:
+            self.index.turn([], checked=[checking.result()])
         assert different(published(self.root), self.pool.expected(self.root)) == []
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from repowatch.repository.changes import PublicationFailed
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.system.clock import SystemClock
@@ -28,135 +32,174 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
+@dataclass(slots=True)
+class Start:
+    """What one start of an index did: look at everything once, check what it took over, save, close."""
+
+    index: Index
+    read: int = 0  # packages, before it published
+    taken_over: int = 0  # packages that were listed as metadata described them
+    checked: int = 0  # of them
+
+    def count(self, done: int, total: int) -> None:
+        if self.taken_over:
+            self.checked = done
+        else:
+            self.read = done
+
+
 @pytest.fixture
-def turn(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[], Index]:
-    """Open the repository, look at everything once, save, close; the index, with what it read."""
-
-    def run() -> Index:
-        index = Index(os.fspath(tree), name="rpm", readers=readers, pool=pool, clock=SystemClock())
-        index.most_read = 0  # type: ignore[attr-defined]
-
-        def count(done: int, total: int) -> None:
-            index.most_read = total  # type: ignore[attr-defined]
-
-        index.progress = count
+def start(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[..., Start]:
+    def run(root: Path = tree) -> Start:
+        index = Index(os.fspath(root), name="rpm", readers=readers, pool=pool, clock=SystemClock())
+        start = Start(index)
+        index.progress = start.count
         index.open()
         try:
             index.turn([], at_once=[""])
+            start.taken_over = index.unchecked
+            index.check_all()
             index.save()
         finally:
             index.close()
-        return index
+        return start
 
     return run
 
 
-def read(index: Index) -> int:
-    number: int = index.most_read  # type: ignore[attr-defined]
-    return number
-
-
 def cache_of(tree: Path) -> Path:
-    return tree / ".repowatch" / "cache" / "catalog.json"
+    return tree / ".repowatch" / "cache" / "catalog"
 
 
 def published(tree: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (tree / "repodata").iterdir()}
 
 
-def test_a_restart_reads_no_package_and_publishes_nothing(tree: Path, turn: Callable[[], Index]) -> None:
-    first = turn()
+def test_a_restart_reads_no_package_and_publishes_nothing(tree: Path, start: Callable[[], Start]) -> None:
+    first = start()
     before = published(tree)
-    second = turn()
-    assert (read(first), read(second)) == (201, 0)
+    second = start()
+    assert (first.read, second.read, second.taken_over) == (201, 0, 0)
     assert published(tree) == before
-    assert second.rejected.keys() == {"cut-1.0-1.noarch.rpm"}
+    assert second.index.rejected.keys() == {"cut-1.0-1.noarch.rpm"}
 
 
-def test_what_changed_while_nobody_watched_is_read_and_no_more(tree: Path, turn: Callable[[], Index]) -> None:
-    turn()
+def test_what_changed_while_nobody_watched_is_read_and_no_more(
+    tree: Path, start: Callable[[], Start]
+) -> None:
+    start()
     make_rpm(tree, "new")
     make_rpm(tree, "package0", "2.0", filename="package0-1.0-1.noarch.rpm")
     (tree / "package3-1.0-1.noarch.rpm").unlink()
-    index = turn()
-    assert read(index) == 2
-    assert index.publication is not None
-    assert len(index.publication.entries) == 200
-    assert index.publication.entries["package0-1.0-1.noarch.rpm"].nevra.version == "2.0"
+    again = start()
+    assert again.read == 2
+    assert again.index.publication is not None
+    assert len(again.index.publication.entries) == 200
+    assert again.index.publication.entries["package0-1.0-1.noarch.rpm"].nevra.version == "2.0"
 
 
-def test_a_stale_cache_is_good_for_what_it_knows(tree: Path, turn: Callable[[], Index]) -> None:
-    turn()
+def test_a_stale_cache_is_good_for_what_it_knows(tree: Path, start: Callable[[], Start]) -> None:
+    start()
     stale = cache_of(tree).read_bytes()
     make_rpm(tree, "new")
-    turn()
+    start()
     fresh = published(tree)
     cache_of(tree).write_bytes(stale)
-    index = turn()
-    assert read(index) == 1
+    assert start().read == 1
     assert published(tree) == fresh
 
 
-def rewritten(tree: Path, change: Callable[[dict[str, object]], object]) -> None:
-    """Change the content of a cache and give it a right checksum again."""
-    content = json.loads(cache_of(tree).read_bytes().partition(b"\n")[2])
-    change(content)
-    body = json.dumps(content).encode()
-    cache_of(tree).write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+def rewritten(tree: Path, change: Callable[[list[Any]], object]) -> None:
+    """Change the lines of a cache and give it a right checksum again."""
+    lines = [json.loads(line) for line in cache_of(tree).read_bytes().splitlines()[:-1]]
+    change(lines)
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    cache_of(tree).write_bytes(body + hashlib.sha256(body).hexdigest().encode() + b"\n")
 
 
-DAMAGE: dict[str, Callable[[Path], object]] = {
+def shift_lengths(lines: list[Any]) -> None:
+    """One package's element a byte longer, the next one's a byte shorter."""
+    lines[2][0][0][-1] += 1
+    lines[2][0][1][-1] -= 1
+
+
+LOST: dict[str, Callable[[Path], object]] = {
     "deleted": lambda tree: shutil.rmtree(cache_of(tree).parent),
     "the whole private directory deleted": lambda tree: shutil.rmtree(tree / ".repowatch"),
     "half-written": lambda tree: truncate(cache_of(tree), size=cache_of(tree).stat().st_size // 2),
     "empty": lambda tree: truncate(cache_of(tree), size=0),
-    "of a newer version": lambda tree: rewritten(tree, lambda content: content.update(format=99)),
-    "without a part": lambda tree: rewritten(tree, lambda content: content.pop("files")),
-    "with other lengths": lambda tree: rewritten(
-        tree,
-        lambda content: content["packages"][5].__setitem__(-1, 7),  # type: ignore[index]
-    ),
-    "with packages missing": lambda tree: rewritten(
-        tree,
-        lambda content: content["packages"].pop(),  # type: ignore[attr-defined]
-    ),
-    "in another order": lambda tree: rewritten(
-        tree,
-        lambda content: content["packages"].reverse(),  # type: ignore[attr-defined]
-    ),
-    "with files that are gone": lambda tree: shutil.rmtree(tree / "repodata"),
-    "with a published file altered": lambda tree: [
+    "of a newer version": lambda tree: rewritten(tree, lambda lines: lines[0].update(format=99)),
+    "without a part": lambda tree: rewritten(tree, lambda lines: lines[0].pop("files")),
+    "with other lengths": lambda tree: rewritten(tree, lambda lines: lines[2][0][0].__setitem__(-1, 7)),
+    "with another CRC": lambda tree: rewritten(tree, lambda lines: lines[2][1][0].__setitem__(1, 7)),
+    "with pieces elsewhere": lambda tree: rewritten(tree, lambda lines: lines[2][1][0].__setitem__(0, 7)),
+    "with packages missing": lambda tree: rewritten(tree, lambda lines: lines.pop()),
+    "in another order": lambda tree: rewritten(tree, lambda lines: lines[2][0].reverse()),
+    "no object": lambda tree: rewritten(tree, lambda lines: lines.insert(0, 5)),
+}
+DAMAGED: dict[str, Callable[[Path], object]] = {
+    "files that are gone": lambda tree: shutil.rmtree(tree / "repodata"),
+    "a published file altered": lambda tree: [
         path.write_bytes(path.read_bytes()[:-9] + b"damaged!!")
         for path in (tree / "repodata").glob("*-primary.xml.gz")
     ],
+    "a published file missing": lambda tree: os.unlink(next((tree / "repodata").glob("*-other.xml.gz"))),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cache_that_can_not_be_trusted_costs_time_and_nothing_else(
-    damage: str, tree: Path, turn: Callable[[], Index]
+@pytest.mark.parametrize("damage", LOST)
+def test_without_a_cache_the_metadata_is_taken_over_and_checked(
+    damage: str, tree: Path, start: Callable[[], Start]
 ) -> None:
-    turn()
-    names = published(tree).keys()
-    DAMAGE[damage](tree)
-    index = turn()
-    assert read(index) == 201
-    assert published(tree).keys() == names
-    assert index.publication is not None
-    assert len(index.publication.entries) == 200
+    start()
+    before = published(tree)
+    LOST[damage](tree)
+    again = start()
+    assert (again.read, again.taken_over, again.checked) == (1, 200, 200)  # the rejected one is read at once
+    assert published(tree).keys() == before.keys()
+    assert again.index.publication is not None
+    assert len(again.index.publication.entries) == 200
 
 
-def test_a_copy_on_another_machine_reads_everything_again(
-    tree: Path, turn: Callable[[], Index], readers: Readers, pool: ThreadPoolExecutor
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_with_damaged_metadata_everything_is_read_again(
+    damage: str, tree: Path, start: Callable[[], Start]
 ) -> None:
-    turn()
+    start()
+    before = published(tree)
+    DAMAGED[damage](tree)
+    again = start()
+    assert (again.read, again.taken_over) == (201, 0)
+    assert published(tree).keys() == before.keys()
+
+
+def test_lengths_that_only_the_next_change_would_stumble_over_are_never_published(
+    tree: Path, start: Callable[[], Start]
+) -> None:
+    start()
+    rewritten(tree, shift_lengths)
+    neighbour = tree / json.loads(cache_of(tree).read_bytes().splitlines()[2])[0][-1][0]
+    make_rpm(neighbour.parent, "package", "2.0", filename=neighbour.name)
+    with pytest.raises(PublicationFailed, match="the cache is damaged"):
+        start()
+    again = start()
+    assert again.taken_over + again.read == 201
+    assert again.index.publication is not None
+    assert len(again.index.publication.entries) == 200
+    assert all(element.endswith(b"</package>\n") for element in elements(tree))
+
+
+def elements(tree: Path) -> list[bytes]:
+    content = gzip.decompress(next((tree / "repodata").glob("*-primary.xml.gz")).read_bytes())
+    return [b"<package " + part for part in content.removesuffix(b"</metadata>").split(b"<package ")[1:]]
+
+
+def test_a_copy_on_another_machine_is_listed_at_once_and_checked(
+    tree: Path, start: Callable[..., Start]
+) -> None:
+    start()
     copy = tree.parent / "copy"
     shutil.copytree(tree, copy)  # with mtimes, as rsync -a and a backup do; inodes and ctimes are new
-    index = Index(os.fspath(copy), name="copy", readers=readers, pool=pool, clock=SystemClock())
-    counts = []
-    index.progress = lambda done, total: counts.append(total)
-    index.open()
-    index.turn([], at_once=[""])
-    index.close()
-    assert counts[-1] == 201
+    again = start(copy)
+    assert again.read + again.taken_over == 201
     assert published(copy).keys() == published(tree).keys()

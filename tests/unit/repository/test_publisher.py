@@ -14,19 +14,19 @@ import pytest
 
 from repowatch.errors import RepowatchError
 from repowatch.model.repomd import Record, Repomd, parse, render
-from repowatch.repository.formats import FORMATS
 from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
-from repowatch.repository.segments import MetadataFile, Segments
+from repowatch.repository.segments import MetadataFile, Write, make_files
 from tests.kit.clock import FakeClock
 from tests.unit.model.test_catalog import catalog_of, package
 
 NOW = 1_700_000_000
 
 
-def metadata(*names: str) -> tuple[MetadataFile, ...]:
+def metadata(*names: str, write: Write = lambda kind, parts: None) -> tuple[MetadataFile, ...]:
     """The metadata files of packages with these names."""
+    catalog = catalog_of(map(package, names))
     with ThreadPoolExecutor(1) as pool:
-        return Segments(pool, FORMATS["compatible"]).files(catalog_of(map(package, names)).segments)
+        return make_files(catalog.segments, catalog.form, pool=pool, write=write)
 
 
 class Repository:
@@ -49,8 +49,11 @@ class Repository:
         self, *names: str, placements: Sequence[Placement] = (), removals: Sequence[Path] = ()
     ) -> Repomd:
         return self.publisher.publish(
-            metadata(*names), placements=placements, removals=[str(path) for path in removals]
+            self.written(*names), placements=placements, removals=[str(path) for path in removals]
         )
+
+    def written(self, *names: str) -> tuple[MetadataFile, ...]:
+        return metadata(*names, write=self.publisher.write_aside)
 
     def seen(self) -> Repomd:
         """What a client sees: every record has to be what it says."""
@@ -128,7 +131,7 @@ def test_timestamps_never_go_back(repository: Repository) -> None:
 def test_a_file_that_stays_keeps_its_timestamp(repository: Repository) -> None:
     before = repository.publish("a.rpm")
     repository.clock.advance(100)
-    changed, unchanged = metadata("b.rpm")[0], metadata("a.rpm")[1:]
+    unchanged, changed = repository.written("a.rpm")[1:], repository.written("b.rpm")[0]
     after = repository.publisher.publish([changed, *unchanged])
     assert after.records[1:] == before.records[1:]
     assert after.records[0].timestamp == NOW + 100

@@ -12,10 +12,13 @@ import pytest
 
 from repowatch.errors import BadPackage, RepowatchError
 from repowatch.model.digests import inspect
+from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
-from repowatch.repository.readers import Gone, Outcome, Readers, ToRead
+from repowatch.repository.readers import Batch, Gone, Outcome, Readers, ToRead
 from tests.kit.daemon import wait_until
 from tests.kit.rpms import Sig, layout, make_rpm, truncate
+
+GZIP = FORMATS["compatible"]
 
 # Write-only: reading it is refused even to root, as that of a package with mode 0 is to others.
 UNREADABLE = Path("/sys/bus/cpu/uevent")
@@ -26,8 +29,16 @@ def to_read(path: Path) -> ToRead:
     return ToRead(str(path), path.name, stamp)
 
 
+def outcomes_of(batches: Iterable[Batch]) -> Iterator[Outcome]:
+    for batch in batches:
+        yield from batch.unlisted
+        if batch.run:
+            yield from batch.run.packages()
+
+
 def read(readers: Readers, *paths: Path) -> list[Outcome]:
-    return list(readers.read_each(map(to_read, paths)))
+    """What came of files that were asked for together."""
+    return list(outcomes_of(readers.read([list(map(to_read, paths))], GZIP)))
 
 
 def reason(readers: Readers, path: Path) -> str:
@@ -117,16 +128,22 @@ def test_a_name_that_no_client_could_ask_for_is_rejected(readers: Readers, tmp_p
     assert "not UTF-8" in reason(readers, path)
 
 
-def test_a_package_that_ends_two_processes_is_rejected_and_the_next_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_a_package_that_ends_its_process_again_is_rejected_and_the_next_is_read(
+    tmp_path: Path, together: bool
+) -> None:
+    """One of several that were asked for together is asked for alone before it is to blame."""
     endless, good = make_endless(tmp_path, "endless"), make_rpm(tmp_path, "good")
     before = children()
     readers = Readers(processes=1)
     readers.start()
     outcomes: list[Outcome] = []
     try:
-        asker = in_background(lambda: outcomes.extend(read(readers, endless, good)))
+        batches = [[endless, good]] if together else [[endless], [good]]
+        asked = readers.read([[to_read(path) for path in batch] for batch in batches], GZIP)
+        asker = in_background(lambda: outcomes.extend(outcomes_of(asked)))
         killed: set[int] = set()
-        for _ in range(2):
+        for _ in range(3 if together else 2):
             wait_until(lambda: any(has_open(pid, endless) for pid in children() - before - killed))
             (pid,) = children() - before - killed
             os.kill(pid, signal.SIGKILL)
@@ -175,7 +192,7 @@ def test_many_askers_take_turns(readers: Readers, tmp_path: Path) -> None:
     half = threading.Event()
 
     def told(who: str, files: Iterable[Path]) -> None:
-        for outcome in readers.read_each(map(to_read, files)):
+        for outcome in outcomes_of(readers.read(([to_read(file)] for file in files), GZIP)):
             assert isinstance(outcome, Package)
             order.append(who)
             if len(order) == 5:
@@ -192,12 +209,12 @@ def test_many_askers_take_turns(readers: Readers, tmp_path: Path) -> None:
 def test_an_asker_that_stops_listening_leaves_no_work_behind(readers: Readers, tmp_path: Path) -> None:
     asked: list[Path] = []
 
-    def files() -> Iterator[ToRead]:
+    def files() -> Iterator[list[ToRead]]:
         for number in range(1000):
             asked.append(make_rpm(tmp_path, f"p{number}"))
-            yield to_read(asked[-1])
+            yield [to_read(asked[-1])]
 
-    outcomes = readers.read_each(files())
+    outcomes = readers.read(files(), GZIP)
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     assert len(asked) < 10

@@ -1,13 +1,13 @@
-"""Metadata files joined from compressed segments."""
+"""Metadata files joined from compressed segments, and written while they are hashed."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import subprocess
-import weakref
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,41 +16,56 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repowatch.model.catalog import KINDS, Catalog
-from repowatch.repository.formats import FORMATS, multiply, opened, shift_of
-from repowatch.repository.segments import MetadataFile, Segments, open_bytes
-from tests.unit.model.test_catalog import BOUNDARIES, OTHERS, catalog_of, package
+from repowatch.model.catalog import Catalog
+from repowatch.model.formats import FORMATS, Format, joined_crc, multiply, opened, shift_of
+from repowatch.model.segment import KINDS
+from repowatch.repository.segments import MetadataFile, make_files, open_bytes, warm
+from tests.unit.model.test_catalog import catalog_of, change, package, runs_of
 
 GZIP = FORMATS["compatible"]
+NAMES = [f"{number % 3}/p{number}.rpm" for number in range(200)]
 
 
 class Here(Executor):
-    """Runs everything in the caller's thread, and remembers the elements it was given to compress."""
+    """Runs everything in the caller's thread, and remembers which kinds it was given to compress or open."""
 
     def __init__(self) -> None:
-        self.compressed: list[bytes] = []
+        self.asked: list[int] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if len(args) == 1 and isinstance(args[0], bytes):
-            self.compressed.append(args[0])
+        if len(args) == 1 and isinstance(args[0], int):
+            self.asked.append(args[0])
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
 
 
-def large() -> Catalog:
-    return catalog_of(package(name, "x" * 50 * number) for number, name in enumerate([*BOUNDARIES, *OTHERS]))
+def large(form: Format = GZIP) -> Catalog:
+    catalog = Catalog(form)
+    change(catalog, (package(name, "x" * 5 * number) for number, name in enumerate(NAMES)))
+    return catalog
 
 
-def content(file: MetadataFile) -> bytes:
-    return b"".join(file.parts)
+def made(catalog: Catalog, pool: Executor) -> list[tuple[MetadataFile, bytes]]:
+    """What is told of each file, and what was written of it."""
+    written: dict[str, bytes] = {}
+
+    def write(kind: str, parts: Sequence[bytes]) -> None:
+        assert kind not in written
+        written[kind] = b"".join(parts)
+
+    files = make_files(catalog.segments, catalog.form, pool=pool, write=write)
+    return [(file, written[file.kind]) for file in files]
 
 
-@pytest.mark.parametrize("catalog", [Catalog(), catalog_of([package("a.rpm")]), large()])
+CATALOGS = [Catalog(), catalog_of([package("a.rpm")]), large()]
+
+
+@pytest.mark.parametrize("catalog", CATALOGS)
 def test_a_file_is_one_gzip_member_of_the_open_bytes(catalog: Catalog, pool: ThreadPoolExecutor) -> None:
-    for kind, file in enumerate(Segments(pool, GZIP).files(catalog.segments)):
+    for kind, (_, content) in enumerate(made(catalog, pool)):
         member = zlib.decompressobj(31)
-        found = member.decompress(content(file))
+        found = member.decompress(content)
         assert member.eof
         assert member.unused_data == b""
         assert found == b"".join(open_bytes(kind, catalog.segments))
@@ -58,21 +73,23 @@ def test_a_file_is_one_gzip_member_of_the_open_bytes(catalog: Catalog, pool: Thr
 
 def test_gzip_itself_finds_nothing_wrong(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     paths = []
-    for file in Segments(pool, GZIP).files(large().segments):
+    for file, content in made(large(), pool):
         paths.append(tmp_path / file.name)
-        paths[-1].write_bytes(content(file))
+        paths[-1].write_bytes(content)
     subprocess.run(["gzip", "--test", *paths], check=True)
 
 
-@pytest.mark.parametrize("catalog", [Catalog(), catalog_of([package("a.rpm")]), large()])
+@pytest.mark.parametrize("packages", [0, 1, 200])
 def test_a_modern_file_is_zstd_of_the_same_open_bytes(
-    catalog: Catalog, tmp_path: Path, pool: ThreadPoolExecutor
+    packages: int, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
-    for kind, file in enumerate(Segments(pool, FORMATS["modern"]).files(catalog.segments)):
+    catalog = Catalog(FORMATS["modern"])
+    change(catalog, map(package, NAMES[:packages]))
+    for kind, (file, content) in enumerate(made(catalog, pool)):
         assert file.name == f"{file.checksum}-{file.kind}.xml.zst"
-        assert opened(file.name, content(file)) == b"".join(open_bytes(kind, catalog.segments))
+        assert opened(file.name, content) == b"".join(open_bytes(kind, catalog.segments))
         path = tmp_path / file.name
-        path.write_bytes(content(file))
+        path.write_bytes(content)
         subprocess.run(["zstd", "--quiet", "--test", path], check=True)
 
 
@@ -87,65 +104,80 @@ def test_a_file_of_an_unknown_kind_is_told() -> None:
         opened("primary.sqlite.lz4", b"")
 
 
-@pytest.mark.parametrize("catalog", [Catalog(), large()])
+@pytest.mark.parametrize("catalog", CATALOGS)
 def test_names_sizes_and_checksums_are_those_of_the_bytes(catalog: Catalog, pool: ThreadPoolExecutor) -> None:
-    files = Segments(pool, GZIP).files(catalog.segments)
-    assert tuple(file.kind for file in files) == KINDS
-    for file in files:
-        found = gzip.decompress(content(file))
-        assert (file.size, file.open_size) == (len(content(file)), len(found))
-        assert file.checksum == hashlib.sha256(content(file)).hexdigest()
+    files = made(catalog, pool)
+    assert tuple(file.kind for file, _ in files) == KINDS
+    for file, content in files:
+        found = gzip.decompress(content)
+        assert (file.size, file.open_size) == (len(content), len(found))
+        assert file.checksum == hashlib.sha256(content).hexdigest()
         assert file.open_checksum == hashlib.sha256(found).hexdigest()
         assert file.name == f"{file.checksum}-{file.kind}.xml.gz"
 
 
 def test_an_empty_repository_has_files_without_packages(pool: ThreadPoolExecutor) -> None:
-    for file in Segments(pool, GZIP).files(()):
-        assert b' packages="0">\n</' in gzip.decompress(content(file))
+    for _, content in made(Catalog(), pool):
+        assert b' packages="0">\n</' in gzip.decompress(content)
 
 
 def test_only_what_changed_is_compressed_again() -> None:
     here, catalog = Here(), large()
-    segments = Segments(here, GZIP)
-    segments.files(catalog.segments)
-    assert here.compressed == [each for segment in catalog.segments for each in segment.elements]
+    made(catalog, here)
+    assert len(here.asked) == 3 * len(catalog.segments)
 
-    here.compressed.clear()
-    segments.files(catalog.segments)
-    assert here.compressed == []
+    here.asked.clear()
+    made(catalog, here)
+    assert here.asked == []
 
-    catalog.change([package(OTHERS[0], "new")])
-    segments.files(catalog.segments)
-    assert len(here.compressed) == 3
-
-
-def test_equal_packages_make_equal_files_whatever_their_history(pool: ThreadPoolExecutor) -> None:
-    changed, fresh = large(), large()
-    segments = Segments(pool, GZIP)
-    segments.files(changed.segments)
-    changed.change([package("new.rpm")], OTHERS)
-    segments.files(changed.segments)
-    changed.change([each for each in fresh.packages() if each.entry.location_href in OTHERS], ["new.rpm"])
-    assert segments.files(changed.segments) == Segments(pool, GZIP).files(fresh.segments)
+    change(catalog, [package(NAMES[0], "new")])
+    made(catalog, here)
+    assert sorted(here.asked) == [0, 1, 2]
 
 
-def test_a_segment_that_nobody_holds_is_forgotten() -> None:
-    catalog = large()
-    here = Here()
-    segments = Segments(here, GZIP)
-    segments.files(catalog.segments)
-    here.compressed.clear()
-    forgotten = weakref.ref(catalog.segments[0])
-    catalog.change([], [*BOUNDARIES, *OTHERS])
-    assert forgotten() is None
+@pytest.mark.parametrize("profile", FORMATS)
+def test_equal_packages_make_equal_files_whatever_their_history(
+    profile: str, pool: ThreadPoolExecutor
+) -> None:
+    changed, fresh = large(FORMATS[profile]), large(FORMATS[profile])
+    made(changed, pool)
+    change(changed, [package("new.rpm")], NAMES[::3])
+    made(changed, pool)
+    gone = set(NAMES[::3])
+    change(changed, [each for each in fresh.packages() if each.entry.location_href in gone], ["new.rpm"])
+    assert made(changed, pool) == made(fresh, pool)
 
 
-@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_segments_that_a_restart_took_over_are_opened_once() -> None:
+    catalog, here = large(), Here()
+    restored = Catalog.restored(runs_of(catalog), GZIP)
+    warm(restored.segments, pool=here)
+    assert len(here.asked) == 3 * len(catalog.segments)
+    here.asked.clear()
+    warm(restored.segments, pool=here)
+    assert here.asked == []
+    assert made(restored, here) == made(catalog, here)
+
+
+@pytest.mark.parametrize("failing", KINDS)
+def test_when_a_file_can_not_be_written_nothing_goes_on_behind_the_error(failing: str) -> None:
+    going_on = threading.Semaphore(0)
+
+    def write(kind: str, parts: Sequence[bytes]) -> None:
+        if kind == failing:
+            raise OSError(28, "No space left on device")
+        going_on.release()
+
+    with ThreadPoolExecutor(6) as pool, pytest.raises(OSError, match="No space left"):
+        make_files(large().segments, GZIP, pool=pool, write=write)
+    assert going_on.acquire(blocking=False)
+    assert going_on.acquire(blocking=False)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=80))
 def test_the_crc_of_joined_bytes_follows_from_those_of_the_parts(parts: list[bytes]) -> None:
-    crc = 0
-    for part in parts:
-        crc = multiply(shift_of(len(part)), crc) ^ zlib.crc32(part)
-    assert crc == zlib.crc32(b"".join(parts))
+    joined = b"".join(parts)
+    assert joined_crc([(zlib.crc32(part), len(part)) for part in parts]) == (zlib.crc32(joined), len(joined))
 
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40))

@@ -1,17 +1,16 @@
 """How metadata is compressed: in pieces, each on its own, that stand behind one another as one ordinary file.
 
-Every yum server rewrites all metadata for one new package. Here a piece is compressed once, when it
-changes, and a publication only hashes and joins. With zstd that is easy: a file is a row of frames (RFC 8878,
-section 3), and every reader goes on after the first. With gzip, readers disagree on a second member, so
-the pieces have to become one. That they can rests on three facts:
+A piece is compressed once, when it changes; a publication only hashes and joins. docs/metadata.md explains
+the trick from the ground. In short: with zstd a file is a row of frames (RFC 8878, section 3), and every
+reader goes on after the first. With gzip, readers disagree on a second member, so the pieces have to
+become one. That they can rests on three facts:
 
 - A deflate stream (RFC 1951) is a row of blocks. zlib's full flush ends the last block on a byte's
   edge and forgets the window, so that a piece compressed on its own can stand behind any other piece.
 - A gzip member (RFC 1952) is a header, one deflate stream, and eight bytes: the CRC-32 and the length of
   the open bytes. So: header, pieces, one last piece that says "final", CRC, length.
 - The CRC-32 of joined bytes follows from the CRCs of the parts: appending n bytes to what came before
-  multiplies its CRC by x^(8n) modulo the CRC's polynomial, and then the new part's CRC is added. The
-  factor is computed once for each piece; joining costs one 32-step multiplication for each.
+  multiplies its CRC by x^(8n) modulo the CRC's polynomial, and then the new part's CRC is added.
 
 The checksums that repomd.xml announces are never combined: they are computed from the very bytes that
 are written.
@@ -25,15 +24,16 @@ import io
 import lzma
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache, reduce
 from typing import Protocol
 
 import zstandard
 
 # No time and no name: the bytes depend on the content alone (RFC 1952: OS 3 is Unix).
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
-_GZIP_LEVEL = 6
+_GZIP_LEVEL = 5  # 0.8 % larger than with 6, in three quarters of the time
 _ZSTD_LEVEL = 10
 
 _POLYNOMIAL = 0xEDB88320  # of CRC-32, bits reversed
@@ -45,17 +45,21 @@ class Piece:
 
     packed: bytes
     length: int  # of the open bytes
-    crc: int = 0  # CRC-32 of the open bytes, where the format wants it
-    shift: int = 0  # x^(8 * length) modulo the polynomial, likewise
+    crc: int  # CRC-32 of the open bytes
 
 
 class Format(Protocol):
     """One way to compress. Its bytes are part of what a release publishes."""
 
     suffix: str
+    lead: int  # bytes of a file before its first piece
 
     def compress(self, data: bytes, *, last: bool = False) -> Piece:
         """A piece; the last of a file has to be said so. May be called from any thread."""
+        ...
+
+    def open(self, piece: Piece) -> bytes:
+        """The open bytes of a piece. Raises ValueError when it is damaged."""
         ...
 
     def join(self, pieces: Sequence[Piece]) -> list[bytes]:
@@ -67,17 +71,22 @@ class Gzip:
     """One gzip member: what every client since EL6 reads."""
 
     suffix = "gz"
+    lead = len(GZIP_HEADER)
 
     def compress(self, data: bytes, *, last: bool = False) -> Piece:
         worker = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
         deflated = worker.compress(data) + worker.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
-        return Piece(deflated, len(data), zlib.crc32(data), shift_of(len(data)))
+        return Piece(deflated, len(data), zlib.crc32(data))
+
+    def open(self, piece: Piece) -> bytes:
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(piece.packed)
+        except zlib.error as error:
+            raise ValueError(f"a piece is damaged: {error}") from error
+        return _checked(data, piece)
 
     def join(self, pieces: Sequence[Piece]) -> list[bytes]:
-        crc, length = 0, 0
-        for piece in pieces:
-            crc = multiply(piece.shift, crc) ^ piece.crc
-            length += piece.length
+        crc, length = joined_crc([(piece.crc, piece.length) for piece in pieces])
         end = struct.pack("<II", crc, length & 0xFFFFFFFF)
         return [GZIP_HEADER, *(piece.packed for piece in pieces), end]
 
@@ -86,12 +95,27 @@ class Zstd:
     """A row of zstd frames: EL 8.4 and later, SLE 15, Fedora."""
 
     suffix = "zst"
+    lead = 0
 
     def compress(self, data: bytes, *, last: bool = False) -> Piece:
-        return Piece(zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(data), len(data))
+        packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(data)
+        return Piece(packed, len(data), zlib.crc32(data))
+
+    def open(self, piece: Piece) -> bytes:
+        try:
+            data = zstandard.ZstdDecompressor().decompress(piece.packed, max_output_size=piece.length)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a piece is damaged: {error}") from error
+        return _checked(data, piece)
 
     def join(self, pieces: Sequence[Piece]) -> list[bytes]:
         return [piece.packed for piece in pieces]
+
+
+def _checked(data: bytes, piece: Piece) -> bytes:
+    if len(data) != piece.length or zlib.crc32(data) != piece.crc:
+        raise ValueError("a piece is damaged: its CRC-32 does not match")
+    return data
 
 
 # By profile: what kind of clients are served.
@@ -136,6 +160,55 @@ def multiply(a: int, b: int) -> int:
     return product
 
 
+# A group of pieces is joined once: its length in the mean, and how many groups are remembered.
+_GROUP = 32
+_GROUPS = 4096
+
+
+def joined_crc(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """CRC-32 and length of joined bytes, from those of the parts.
+
+    Where a group ends is told by a CRC, so that nearly all groups are those of the last publication.
+    """
+    crc, length = 0, 0
+    group: list[tuple[int, int]] = []
+    for part in parts:
+        group.append(part)
+        if part[0] % _GROUP == 0:
+            crc, length = _appended((crc, length), _joined(tuple(group)))
+            group = []
+    return _appended((crc, length), _joined(tuple(group)))
+
+
+@lru_cache(maxsize=_GROUPS)
+def _joined(parts: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    return reduce(_appended, parts, (0, 0))
+
+
+def _appended(before: tuple[int, int], part: tuple[int, int]) -> tuple[int, int]:
+    (crc, length), (part_crc, part_length) = before, part
+    return multiply(shift_of(part_length), crc) ^ part_crc, length + part_length
+
+
+def shift_of(length: int) -> int:
+    """x^(8 * length): what appending `length` bytes multiplies a CRC-32 by."""
+    result = 1 << 31
+    for position, byte in enumerate(length.to_bytes(8, "little")):
+        if byte:
+            result = multiply(_power(position, byte), result)
+    return result
+
+
+@cache
+def _power(position: int, byte: int) -> int:
+    """x^(8 * byte * 256^position)."""
+    result, square = 1 << 31, _SQUARES[3 + 8 * position : 11 + 8 * position]
+    for bit in range(8):
+        if byte >> bit & 1:
+            result = multiply(square[bit], result)
+    return result
+
+
 def _squares() -> tuple[int, ...]:
     powers = [1 << 30]  # x, then x^2, x^4, ...
     for _ in range(66):
@@ -144,14 +217,3 @@ def _squares() -> tuple[int, ...]:
 
 
 _SQUARES = _squares()
-
-
-def shift_of(length: int) -> int:
-    """x^(8 * length): what appending `length` bytes multiplies a CRC-32 by."""
-    result, power = 1 << 31, 3
-    while length:
-        if length & 1:
-            result = multiply(_SQUARES[power], result)
-        length >>= 1
-        power += 1
-    return result

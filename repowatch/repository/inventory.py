@@ -1,0 +1,198 @@
+"""What is known of the files of a tree: listed, rejected, or listed as another tool described them.
+
+Owned by `index`. Values that other threads may hold are replaced whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from repowatch.model.catalog import Catalog
+from repowatch.model.formats import Format
+from repowatch.model.package import Entry, Rejected, Stamp
+from repowatch.model.segment import Run, Segment
+from repowatch.repository.readers import Batch, Gone, Unsettled
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a publication changed, in packages."""
+
+    added: int
+    replaced: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The state to go back to when a publication fails."""
+
+    entries: Mapping[str, Entry]
+    segments: tuple[Segment, ...]
+
+
+class Inventory:
+    """The catalog of what is listed, and what is known of the rest."""
+
+    def __init__(self, name: str, form: Format) -> None:
+        """`name` is the repository's, for the log."""
+        self.catalog = Catalog(form)
+        self.rejected: Mapping[str, Rejected] = {}
+        self.unchecked: frozenset[str] = frozenset()  # listed, but the files were not read yet
+        self._name = name
+        self._adopted: set[str] = set()  # described by another tool, not compared with the tree yet
+        self._before: dict[str, Entry | None] = {}  # what changed since the last publication, as it was
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def below(self, names: set[str], *, directories: set[str]) -> Iterator[str]:
+        """What is known under names or below them, where some may be directories; "" is all of it.
+
+        The other names look like packages, but one may have been a directory before.
+        """
+        known = self.catalog.entries.keys() | self.rejected.keys()
+        if "" in directories:
+            yield from known
+            return
+        for name in known if directories else (name for name in known if ".rpm/" in name):
+            if name in directories or any(above in names for above in _above(name)):
+                yield name
+
+    def stamp_of(self, location_href: str) -> Stamp | None:
+        """The stamp of a file whose content is known already, listed or rejected."""
+        entry = self.catalog.entries.get(location_href)
+        if entry is not None:
+            return entry.stamp
+        rejected = self.rejected.get(location_href)
+        return rejected.stamp if rejected else None
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.catalog.entries, self.catalog.segments)
+
+    def take_back(self, facts: Facts) -> None:
+        """Say again what the files say."""
+        self.catalog.entries, self.catalog.segments = facts.entries, facts.segments
+
+    def news(self) -> News:
+        """What changed since the last call."""
+        now = self.catalog.entries
+        changed = [(old, now.get(name)) for name, old in self._before.items()]
+        self._before = {}
+        return News(
+            added=sum(old is None and new is not None for old, new in changed),
+            replaced=sum(
+                old is not None and new is not None and old.pkgid != new.pkgid for old, new in changed
+            ),
+            removed=sum(old is not None and new is None for old, new in changed),
+        )
+
+    # -- changes -----------------------------------------------------------------------------
+
+    def change(self, put: Sequence[Run], drop: Iterable[str]) -> None:
+        """List and unlist. Raises Damaged."""
+        listed = self.catalog.entries
+        drop = [name for name in drop if name in listed]
+        names = [*drop, *(name for run in put for name in run.segment.location_hrefs)]
+        self.catalog.change(put, drop)
+        for name in names:
+            self._before.setdefault(name, listed.get(name))
+        self._adopted.difference_update(names)
+        if self.unchecked:
+            self.unchecked = self.unchecked.difference(names)
+
+    def take(self, batches: Iterable[Batch], *, drop: Iterable[str], reject: Iterable[Rejected]) -> set[str]:
+        """Take what was read, what is gone, and what can not be listed; the names that changed meanwhile."""
+        batches = list(batches)
+        runs = [batch.run for batch in batches if batch.run]
+        unlisted = [each for batch in batches for each in batch.unlisted]
+        refused = [*reject, *(each for each in unlisted if isinstance(each, Rejected))]
+        gone = {*drop, *(each.location_href for each in unlisted if isinstance(each, Gone))}
+        self.change(runs, gone | {each.location_href for each in refused})
+        self._set_rejected(refused, gone.union(*(run.segment.location_hrefs for run in runs)))
+        return {each.location_href for each in unlisted if isinstance(each, Unsettled)}
+
+    def forget_rejected(self, names: Iterable[str]) -> None:
+        self._set_rejected([], set(names))
+
+    def _set_rejected(self, refused: Sequence[Rejected], forgotten: set[str]) -> None:
+        if not refused and self.rejected.keys().isdisjoint(forgotten):
+            return
+        before = self.rejected
+        kept = {name: each for name, each in before.items() if name not in forgotten}
+        self.rejected = kept | {each.location_href: each for each in refused}
+        for each in refused:
+            old = before.get(each.location_href)
+            # A file that grows slowly is told once, not with every length it has meanwhile.
+            if old is None or old.reason.partition(":")[0] != each.reason.partition(":")[0]:
+                log.warning("%s: not listed: %s: %s", self._name, each.location_href, each.reason)
+
+    def set_stamps(self, stamps: Mapping[str, Stamp]) -> None:
+        """Take the stamps that listed files have after a rename."""
+        entries = self.catalog.entries
+        self.catalog.restamp(
+            replace(entries[name], stamp=stamp) for name, stamp in stamps.items() if name in entries
+        )
+
+    # -- what another tool described ---------------------------------------------------------
+
+    def adopt(self, runs: Sequence[Run]) -> None:
+        """List what another tool described, until `confirm` has compared it with the tree."""
+        self.catalog.change(runs)
+        self._adopted = set(self.catalog.entries)
+
+    def confirm(self, found: Mapping[str, Stamp]) -> set[str]:
+        """Those of the files that another tool described with the size and mtime that they have.
+
+        They stay listed, to be checked later.
+        """
+        if not self._adopted:
+            return set()
+        entries = self.catalog.entries
+        stamps = {
+            name: stamp
+            for name, stamp in found.items()
+            if name in self._adopted and _is_described(entries[name].stamp, stamp)
+        }
+        self._adopted -= stamps.keys()
+        self.set_stamps(stamps)
+        self.unchecked |= stamps.keys()
+        return set(stamps)
+
+    def take_checked(self, batch: Batch) -> set[str]:
+        """Take what was read of unchecked files; the names that changed meanwhile.
+
+        What was listed anew since then is left as it is.
+        """
+        read = {each.entry.location_href: each for each in batch.run.packages()} if batch.run else {}
+        read = {name: package for name, package in read.items() if name in self.unchecked}
+        unlisted = tuple(each for each in batch.unlisted if each.location_href in self.unchecked)
+        listed = self.catalog.elements_of(read)
+        other = [
+            package
+            for name, package in read.items()
+            if listed[name] != (package.primary, package.filelists, package.other)
+        ]
+        self.unchecked -= read.keys()
+        run = Run.of(other, self.catalog.form) if other else None
+        return self.take([Batch(run, unlisted)], drop=(), reject=())
+
+
+def _above(name: str) -> Iterator[str]:
+    """The directories above a name. (That of a directory that could not be read ends with a slash.)"""
+    end = name.rfind("/")
+    while end >= 0:
+        yield name[:end]
+        end = name.rfind("/", 0, end)
+
+
+def _is_described(described: Stamp, stamp: Stamp) -> bool:
+    """Whether another tool's size and mtime, in whole seconds, are those of a file."""
+    return (described.size, described.mtime_ns) == (
+        stamp.size,
+        stamp.mtime_ns // 1_000_000_000 * 1_000_000_000,
+    )

@@ -1,0 +1,143 @@
+"""A first reading that is stopped or killed goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from repowatch.repository.changes import Stopped
+from repowatch.repository.index import MANY, Index
+from repowatch.repository.readers import Readers
+from repowatch.system.clock import SystemClock
+from tests.kit.daemon import COMMAND, repowatch, wait_until
+from tests.kit.rpms import make_rpm
+from tests.unit.repository.test_readers import make_endless
+
+COUNT = 2 * MANY
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "rpm"
+    for number in range(COUNT):
+        make_rpm(root, f"p{number}")
+    return root
+
+
+def progress_of(tree: Path) -> Path:
+    return tree / ".repowatch" / "cache" / "progress"
+
+
+def metadata(tree: Path) -> set[str]:
+    """The names of the metadata files, which say all that is in them."""
+    return {path.name for path in (tree / "repodata").glob("*.gz")}
+
+
+class Reading:
+    """One start of an index over a tree, which may be told to stop."""
+
+    def __init__(self, root: Path, readers: Readers, pool: ThreadPoolExecutor) -> None:
+        self.read = 0
+        self.index = Index(str(root), name="test", readers=readers, pool=pool, clock=SystemClock())
+        self.index.progress = self._count
+
+    def _count(self, done: int, total: int) -> None:
+        self.read = done
+
+    def run(self, *, stop_after: int | None = None, save: bool = False) -> int:
+        """How many packages were read."""
+        if stop_after is not None:
+            self.index.stopping = lambda: self.read >= stop_after
+        self.index.open()
+        try:
+            self.index.turn([], at_once=[""])
+            if save:
+                self.index.save()
+        finally:
+            self.index.close()
+        return self.read
+
+
+@pytest.fixture
+def reading(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[], Reading]:
+    return lambda: Reading(tree, readers, pool)
+
+
+def test_what_was_read_before_a_stop_is_not_read_again(tree: Path, reading: Callable[[], Reading]) -> None:
+    with pytest.raises(Stopped):
+        reading().run(stop_after=MANY)
+    assert not metadata(tree)
+    assert 0 < reading().run(save=True) <= COUNT - MANY
+    assert not progress_of(tree).exists()
+    wanted = metadata(tree)
+    subprocess.run(["rm", "-rf", tree / ".repowatch", tree / "repodata"], check=True)
+    assert reading().run() == COUNT
+    assert metadata(tree) == wanted
+
+
+def test_a_package_that_changed_since_the_stop_is_read_again(
+    tree: Path, reading: Callable[[], Reading]
+) -> None:
+    with pytest.raises(Stopped):
+        reading().run(stop_after=MANY)
+    left = COUNT - count_kept(tree)
+    make_rpm(tree, "p0", summary="Changed")
+    again = reading()
+    assert again.run() in (left, left + 1)
+    publication = again.index.publication
+    assert publication is not None
+    assert len(publication.entries) == COUNT
+
+
+def count_kept(tree: Path) -> int:
+    return len(re.findall(rb'"p\d+-1\.0-1\.noarch\.rpm"', progress_of(tree).read_bytes()))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_a_torn_end_costs_what_it_held(tree: Path, reading: Callable[[], Reading], keep: float) -> None:
+    with pytest.raises(Stopped):
+        reading().run(stop_after=MANY)
+    path = progress_of(tree)
+    os.truncate(path, int(path.stat().st_size * keep))
+    with pytest.raises(Stopped):
+        reading().run(stop_after=20)  # goes on behind what is whole
+    kept = count_kept(tree)
+    assert reading().run() == COUNT - kept
+
+
+def test_altered_bytes_end_what_is_believed(tree: Path, reading: Callable[[], Reading]) -> None:
+    with pytest.raises(Stopped):
+        reading().run(stop_after=MANY)
+    content = bytearray(progress_of(tree).read_bytes())
+    content[len(content) // 2] ^= 1
+    progress_of(tree).write_bytes(content)
+    whole = reading()
+    whole.run()
+    wanted = metadata(tree)
+    subprocess.run(["rm", "-rf", tree / ".repowatch", tree / "repodata"], check=True)
+    reading().run()
+    assert metadata(tree) == wanted
+
+
+def test_a_killed_process_loses_the_batch_in_hand_and_no_more(tree: Path, tmp_path: Path) -> None:
+    endless = make_endless(tree, "zzz")  # the last one in order
+    process = subprocess.Popen([*COMMAND, "index", tree], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: progress_of(tree).exists() and count_kept(tree) > COUNT - MANY)
+    finally:
+        process.kill()
+        process.wait()
+    assert not metadata(tree)
+    endless.unlink()
+    again = repowatch("index", tree)
+    assert again.returncode == 0, again.stderr
+    found = re.search(r"(\d+) packages were read before", again.stderr)
+    assert found is not None
+    assert int(found[1]) > COUNT - MANY
+    assert repowatch("verify", tree).returncode == 0
