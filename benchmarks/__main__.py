@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import adoption, burst, first_index, plot, publish, readers, report
+from benchmarks.processes import touch_free_memory
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -39,6 +40,8 @@ def main() -> None:
     options = _parser().parse_args()
     extent = _extent(options)
     machine = report.machine(options.scratch)
+    _tell("every page of memory is touched once")
+    touch_free_memory()
     found = _measured(extent, scratch=options.scratch)
     text = report.markdown(found, machine=machine, plot="benchmarks.svg")
     print(text)

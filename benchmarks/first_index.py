@@ -36,7 +36,7 @@ class Result:
     ours: float  # `repowatch index`
     createrepo: float
     restart: float  # until the publication stands again
-    warm: float  # and until the next change finds everything compressed
+    warm: float  # and until the next change finds everything open
     parsed: float  # createrepo_c's parser over the same metadata
     dumped: float  # and until it has written all their elements anew
 

@@ -26,7 +26,7 @@ from repowatch.repository.readers import Readers
 from repowatch.repository.updater import POLLING, Updater
 from repowatch.repository.watcher import Watcher
 from repowatch.system.clock import SystemClock
-from repowatch.system.threads import Thread
+from repowatch.system.threads import Thread, give_way
 from repowatch.web.served import Served
 from repowatch.web.server import Server
 from repowatch.web.site import Site
@@ -139,7 +139,9 @@ class Daemon:
             readers = Readers()
             stack.callback(readers.close)
             readers.start()
-            pool = stack.enter_context(ThreadPoolExecutor(readers.processes, thread_name_prefix="metadata"))
+            pool = stack.enter_context(
+                ThreadPoolExecutor(readers.processes, thread_name_prefix="metadata", initializer=give_way)
+            )
             repositories = self._start_repositories(stack, readers, pool)
             self._await_first(repositories)
             if not self._stop.is_set():

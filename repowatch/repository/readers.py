@@ -30,6 +30,7 @@ from repowatch.model.digests import Inspection
 from repowatch.model.formats import Format, Piece
 from repowatch.model.package import Entry, Package, Rejected, Stamp
 from repowatch.model.segment import KINDS, Run, Segment
+from repowatch.system.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,12 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 # Bytes of the files of a batch: large ones are read one by one, by all readers.
 MOST_BYTES = 64 << 20
 
-_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from {0} import _serve; _serve(int(sys.argv[1]))"
+# Seconds without a question after which a process gives back what memory it can, and so many more after
+# which it leaves. One stays, for the next package.
+GIVE_BACK = 1.0
+RETIRE = 5.0
+
+_BOOT = "import sys; sys.path[:] = sys.argv[3:]; from {0} import _serve; _serve(*map(int, sys.argv[1:3]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,9 @@ class Readers:
     def __init__(self, *, processes: int | None = None) -> None:
         self.processes = processes or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.processes, thread_name_prefix="reader")
-        self._mine = threading.local()
         self._children: set[_Child] = set()
+        self._idle: list[_Child] = []  # the one that was asked last is asked first
+        self._one_stays = False  # the others leave when they are idle for long
         self._lock = threading.Lock()
         self._closed = False
 
@@ -119,7 +126,7 @@ class Readers:
 
     def _begin(self, barrier: threading.Barrier) -> None:
         barrier.wait()
-        self._mine.child = self._start()
+        self._idle.append(self._start())
 
     def read(
         self, batches: Iterable[Sequence[ToRead]], form: Format, *, compress: bool = False
@@ -194,8 +201,8 @@ class Readers:
             return Batch(None, (Rejected(file.location_href, file.stamp, str(error)),))
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        """Ask this thread's process. One that ended may have been killed by anybody: what is asked for is to
-        blame when it ends a second one."""
+        """Ask a process. One that ended may have been killed by anybody: what is asked for is to blame when
+        it ends a second one."""
         for _ in range(2):
             try:
                 return self._ask_once(question, *arguments)
@@ -205,28 +212,45 @@ class Readers:
 
     def _ask_once(self, question: str, *arguments: Any) -> Any:
         """Raises EOFError, which says how the process ended, and what reading raised in it."""
-        child: _Child | None = getattr(self._mine, "child", None)
-        if child is None:
-            child = self._mine.child = self._start()
-        try:
-            return child.ask(question, *arguments)
-        except EOFError:
-            self._mine.child = None
-            how = self._forget(child)
-            log.warning(
-                "a reader process ended (%s) when it was asked to %s", how, _told(question, arguments)
-            )
-            raise EOFError(how) from None
+        while True:
+            child = self._take()
+            try:
+                answer = child.ask(question, *arguments)
+            except _Retired:
+                self._forget(child)
+            except EOFError:
+                how = self._forget(child)
+                told = _told(question, arguments)
+                log.warning("a reader process ended (%s) when it was asked to %s", how, told)
+                raise EOFError(how) from None
+            else:
+                self._idle.append(child)
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+
+    def _take(self) -> _Child:
+        """A process that is idle, or a new one. What ended while it was idle, nobody is to blame for."""
+        with contextlib.suppress(IndexError):
+            while True:
+                child = self._idle.pop()
+                if not child.has_ended():
+                    return child
+                self._forget(child)
+        return self._start()
 
     def _forget(self, child: _Child) -> str:
         with self._lock:
             self._children.discard(child)
+            self._one_stays = self._one_stays and not child.stays
             if self._closed:
                 raise ChangedWhileRead("the readers were stopped")
         return child.end()
 
     def _start(self) -> _Child:
-        child = _Child()
+        with self._lock:
+            stays, self._one_stays = not self._one_stays, True
+        child = _Child(stays=stays)
         with self._lock:
             if self._closed:
                 child.end()
@@ -235,15 +259,27 @@ class Readers:
         return child
 
 
+class _Retired(Exception):
+    """The process was idle for so long that it left."""
+
+
 class _Child:
     """One reader process."""
 
-    def __init__(self) -> None:
-        """Start it. Raises RepowatchError when it can not work here."""
+    def __init__(self, *, stays: bool) -> None:
+        """Start it, to stay or to leave when it is idle. Raises RepowatchError when it can not work here."""
+        self.stays = stays
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-c", _BOOT.format(__name__), str(theirs.fileno()), *sys.path],
+                [
+                    sys.executable,
+                    "-c",
+                    _BOOT.format(__name__),
+                    str(theirs.fileno()),
+                    str(int(stays)),
+                    *sys.path,
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # a terminal's Ctrl-C is the daemon's to handle
@@ -257,15 +293,20 @@ class _Child:
             raise RepowatchError(problem)
 
     def ask(self, question: str, *arguments: object) -> Any:
-        """Raises what reading raised in the process, EOFError when the process ended."""
+        """The answer, or the error that is it. Raises EOFError when the process ended, _Retired when it
+        left."""
         try:
-            self._pipe.send((question, arguments))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have said why
+                self._pipe.send((question, arguments))
             answer = self._pipe.recv()
         except (OSError, EOFError):
             raise EOFError from None
-        if isinstance(answer, BaseException):
-            raise answer
+        if answer is None:
+            raise _Retired
         return answer
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def end(self) -> str:
         """End the process and say how it ended."""
@@ -276,8 +317,8 @@ class _Child:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _serve(descriptor: int) -> None:
-    """The life of a reader process: answer until the asker closes the pipe."""
+def _serve(descriptor: int, stays: int) -> None:
+    """The life of a reader process: answer until the asker closes the pipe, or nobody asks for long."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError):
         # The asker's end ends this process too, even in the middle of a large file. It is the end of
@@ -298,6 +339,11 @@ def _serve(descriptor: int) -> None:
     pipe.send("")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
+            if not pipe.poll(GIVE_BACK):
+                give_back()
+                if not pipe.poll(None if stays else RETIRE):
+                    pipe.send(None)
+                    return
             question, arguments = pipe.recv()
             pipe.send(_answer(reader, question, arguments))
 

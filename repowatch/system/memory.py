@@ -15,10 +15,10 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    _give_back()
+    give_back()
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return free heap pages to the kernel (malloc_trim(3)); does nothing where the C library can not.
 
     Measured after a first index of 10,000 packages: 286 MB become 176 MB.

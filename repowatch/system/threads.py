@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+
+NICE = 3  # what a thread that computes for long is less urgent than one that answers
+
+
+def give_way() -> None:
+    """Let other threads go before the calling one (setpriority(2), which Linux does by thread)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Thread:

@@ -14,11 +14,13 @@ from repowatch.errors import BadPackage, RepowatchError
 from repowatch.model.digests import inspect
 from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
+from repowatch.repository import readers as module
 from repowatch.repository.readers import Batch, Gone, Outcome, Readers, ToRead
 from tests.kit.daemon import wait_until
 from tests.kit.rpms import Sig, layout, make_rpm, truncate
 
 GZIP = FORMATS["compatible"]
+BOOT = module._BOOT
 
 # Write-only: reading it is refused even to root, as that of a package with mode 0 is to others.
 UNREADABLE = Path("/sys/bus/cpu/uevent")
@@ -168,6 +170,26 @@ def test_a_process_that_died_while_idle_costs_nothing(tmp_path: Path) -> None:
         wait_until(lambda: pid not in children())
         (outcome,) = read(readers, make_rpm(tmp_path))
         assert isinstance(outcome, Package)
+    finally:
+        readers.close()
+
+
+def test_processes_that_nobody_asks_leave_but_for_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        module, "_BOOT", f"import {module.__name__} as m; m.GIVE_BACK = m.RETIRE = 0; " + BOOT
+    )
+    before = children()
+    readers = Readers(processes=3)
+    readers.start()
+    try:
+        wait_until(lambda: len(children() - before) == 1)
+        paths = [make_rpm(tmp_path, f"p{number}") for number in range(12)]
+        asked = readers.read(([to_read(path)] for path in paths), GZIP)
+        assert sum(isinstance(each, Package) for each in outcomes_of(asked)) == 12
+        wait_until(lambda: len(children() - before) == 1)
+        assert not caplog.records
     finally:
         readers.close()
 
