@@ -274,6 +274,8 @@ def _print_repository(repository: dict[str, Any]) -> None:
     print(f"  watcher: {repository['watcher']}, waiting: {repository['waiting']}")
     if repository["reading"]["total"]:
         print("  reading {done} of {total} files".format(**repository["reading"]))
+    if repository["unchecked"]:
+        print(f"  {repository['unchecked']} listed as the metadata said, to be checked")
     if repository["trouble"]:
         print(f"  TROUBLE: {repository['trouble']}")
     for row in repository["rejected"]:

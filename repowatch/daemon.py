@@ -87,6 +87,7 @@ class _Repository:
             is_package_name=self.index.tree.is_package_name,
             may_lead_to=self.index.tree.may_lead_to,
             publication=lambda: self.index.publication,
+            expect=self.updater.expect,
             admit=self.updater.admit,
             remove=self.updater.remove,
             look=self.updater.look,

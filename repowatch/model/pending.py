@@ -1,4 +1,4 @@
-"""What was heard of and not yet looked at: settle and deadline.
+"""What is to come: names that were heard of and not yet looked at, and uploads that are on their way.
 
 Settle is the quiet time after the last event about a name; a file that is still written to makes
 events all the time and stays here, unread. Deadline bounds the batch: the names that are quiet do
@@ -7,6 +7,7 @@ not wait longer than this for the others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # More names than this at once are not worth telling apart: look at the whole tree instead.
@@ -70,3 +71,31 @@ class Pending:
             self._everything = None
             taken.add("")
         return taken
+
+
+class Expected:
+    """Uploads that are on their way. Those that come at once are worth one publication, not a hundred.
+
+    So what has arrived waits for what began a moment ago, but for `patience` seconds at most, and not for
+    one that takes longer. Times are monotonic seconds, passed in.
+    """
+
+    def __init__(self, *, patience: float) -> None:
+        self._patience = patience
+        self._began: dict[object, float] = {}
+
+    def begin(self, now: float) -> object:
+        """An upload begins; what `end` has to be told."""
+        token = object()
+        self._began[token] = now
+        return token
+
+    def end(self, token: object) -> None:
+        """It has arrived, or never will. May be said twice."""
+        self._began.pop(token, None)
+
+    def wait_until(self, first: float, now: float) -> float:
+        """Until when to wait for the others, where the first one arrived at `first`; -inf: not at all."""
+        latest = max(self._began.values(), default=-math.inf)
+        until = min(first, latest) + self._patience
+        return until if until > now else -math.inf

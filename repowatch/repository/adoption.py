@@ -1,21 +1,27 @@
-"""Metadata that another tool published, cut into batches that readers can take over.
+"""Taking over the metadata that another tool published.
 
-What is cut here is text of the repository's own; createrepo_c parses it and writes each element anew
+The text is cut into batches for the readers. createrepo_c parses it and writes each element anew
 (`reader.Reader.adopt`), so that nothing foreign is published as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from xml.sax.saxutils import unescape
 
+from repowatch.errors import BadPackage, ChangedWhileRead
 from repowatch.model.catalog import cuts
-from repowatch.model.formats import opened
+from repowatch.model.formats import Format, opened
 from repowatch.model.repomd import Record
-from repowatch.model.segment import KINDS
+from repowatch.model.segment import KINDS, Run
+from repowatch.repository.changes import Stopped
+from repowatch.repository.readers import Readers
+
+log = logging.getLogger(__name__)
 
 Texts = tuple[bytes, bytes, bytes]  # some packages' elements of primary, filelists and other
 
@@ -25,7 +31,31 @@ _HREF = re.compile(rb"<location [^>]*href=\"([^\"]*)\"")
 _OTHER_PKGID = re.compile(rb"<package [^>]*pkgid=\"([0-9a-f]{64})\"")
 
 
-def batches(root: str, records: Sequence[Record]) -> Iterator[Texts]:
+def take_over(
+    root: str,
+    records: Sequence[Record],
+    readers: Readers,
+    form: Format,
+    *,
+    stopping: Callable[[], bool],
+) -> list[Run]:
+    """The packages that the metadata describes; none, and why in the log, when it can not be taken over.
+
+    Raises Stopped.
+    """
+    runs: list[Run] = []
+    try:
+        for batch in readers.adopt(_batches(root, records), form):
+            if stopping():
+                raise Stopped
+            runs += [batch.run] if batch.run else []
+    except (ValueError, OSError, BadPackage, ChangedWhileRead) as error:
+        log.info("%s: the metadata can not be taken over (%s); packages are read", root, error)
+        return []
+    return runs
+
+
+def _batches(root: str, records: Sequence[Record]) -> Iterator[Texts]:
     """The packages of published metadata, in batches that are segments where the order is ours.
 
     Raises ValueError when they can not be taken over, OSError.

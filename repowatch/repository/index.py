@@ -6,31 +6,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
-from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError
+from repowatch.errors import RepowatchError
 from repowatch.model.catalog import order_key
 from repowatch.model.digests import Inspection
 from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
-from repowatch.model.segment import KINDS, Damaged, Run, Segment
-from repowatch.repository import adoption, cache
+from repowatch.model.segment import Damaged, Run, Segment
+from repowatch.repository import adoption
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
 from repowatch.repository.home import Home, News
 from repowatch.repository.inventory import Facts, Inventory
 from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
-from repowatch.repository.readers import Batch, Readers, ToRead, in_batches
+from repowatch.repository.readers import MOST_BYTES, Batch, Readers, ToRead, in_batches
 from repowatch.repository.segments import MetadataFile, make_files, warm
+from repowatch.repository.store import Store
 from repowatch.repository.tree import REPODATA, Found, Tree
 from repowatch.system.clock import Clock
-from repowatch.system.files import remove_if_there
 from repowatch.system.memory import settle
 
 log = logging.getLogger(__name__)
@@ -75,14 +75,14 @@ class Index:
         self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
         self._form = FORMATS[profile]
         self._inventory = Inventory(name, self._form)
-        self._kept = cache.Progress(self.home.progress, self._form)
+        self._store = Store(self.home, name=name, root=root, form=self._form)
         self._readers = readers
         self._pool = pool
         self._clock = clock
         self._settle = settle
         self._publisher = Publisher(root, staging=self.home.staging, clock=clock, keep_space=keep_space)
-        self._saved: tuple[object, ...] | None = None  # what the cache on disk knows
         self._written: Sequence[Segment] | None = None  # the segments that are published
+        self._is_warm = True  # whether all segments are open
         self._to_adopt = False  # whether the first turn takes over what another tool published
         self._seen_empty = False  # a tree that had packages was found empty, and is to be looked at again
 
@@ -100,47 +100,19 @@ class Index:
             raise
 
     def _restore(self) -> None:
-        """Take over what need not be read again: from the cache, or from a reading that was stopped."""
-        restored = cache.load(self.home.cache, self.root, self._form)
-        inventory = self._inventory
-        if restored is not None:
-            inventory.catalog = restored.catalog
-            inventory.rejected = restored.rejected
-            inventory.unchecked = restored.unchecked
-            if self._publisher.is_current(restored.location_hrefs):
-                self._written = restored.catalog.segments
-        runs = self._kept.load()
-        if runs:
-            inventory.change(runs, [])
-            log.info("%s: %d packages were read before", self.name, sum(len(run.entries) for run in runs))
-        self._to_adopt = restored is None and not runs and self._publisher.is_whole()
+        start = self._store.restore()
+        self._inventory = start.inventory
+        self._is_warm = False
+        if start.location_hrefs and self._publisher.is_current(start.location_hrefs):
+            self._written = start.segments
+        self._to_adopt = not start.inventory.catalog.entries and self._publisher.is_whole()
 
     def save(self) -> None:
-        """Write the cache when it does not know the publication yet."""
-        publication, inventory = self.publication, self._inventory
-        if publication is None or self.home.is_away:
-            return
-        state = (publication.entries, publication.records, inventory.unchecked, inventory.rejected)
-        if self._saved is not None and all(
-            one is other for one, other in zip(state, self._saved, strict=True)
-        ):
-            return
-        self._saved = state
-        files = {record.type: record.location_href for record in publication.records}
-        try:
-            cache.save(
-                self.home.cache,
-                inventory.catalog,
-                rejected=inventory.rejected.values(),
-                unchecked=inventory.unchecked,
-                files=[files[kind] for kind in KINDS],
-            )
-            self._kept.discard()
-        except OSError as error:
-            log.warning("%s: the cache can not be written: %s; the next start is slower", self.name, error)
+        """Write for the next start what it needs to know."""
+        self._store.save(self.publication, self._inventory)
 
     def close(self) -> None:
-        self._kept.close()
+        self._store.close()
         self.home.release()
 
     @property
@@ -163,19 +135,22 @@ class Index:
             log.error("%s: superseded metadata can not be removed, it is kept: %s", self.name, error)
 
     def warm(self) -> None:
-        """Open what a restart took over compressed, so that the next change finds it open."""
+        """Open what a restart took over compressed, so that the next change finds it open.
+
+        Raises PublicationFailed when that can not be: the cache was damaged.
+        """
+        if self._is_warm:
+            return
         try:
             warm(self._inventory.catalog.segments, pool=self._pool)
         except Damaged as error:
             raise self._damaged(error) from error
+        self._is_warm = True
 
     def _damaged(self, error: Damaged) -> PublicationFailed:
         """The cache said what is not so: forget it, and read everything again."""
         self._forget()
-        self._saved = None
-        with contextlib.suppress(OSError):
-            remove_if_there(self.home.cache)
-            self._kept.discard()
+        self._store.forget()
         return PublicationFailed(RepowatchError(f"the cache is damaged ({error})"), again={""})
 
     def _forget(self) -> None:
@@ -192,7 +167,7 @@ class Index:
         *,
         at_once: Iterable[str] = (),
         changes: Sequence[Change] = (),
-        checked: Sequence[Batch] = (),
+        checked: Iterable[Batch] = (),
     ) -> Again:
         """Look at names, read what changed, publish, and answer changes, of which no two touch one name.
 
@@ -316,50 +291,37 @@ class Index:
 
     def _read(self, files: Sequence[ToRead]) -> list[Batch]:
         """What came of files. Those of a large tree that is not published yet are kept, in case of a stop."""
-        many = len(files) >= MANY
-        keep = many and self.publication is None
+        keep = self.publication is None and len(files) >= MANY
         batches: list[Batch] = []
-        self.reading = (0, len(files))
-        for batch in self._readers.read(in_batches(files), self._form, compress=many):
-            if self.stopping():
-                raise Stopped
+        for batch in self._each_read(files):
             batches.append(batch)
-            self.reading = (self.reading[0] + len(batch), len(files))
-            self.progress(*self.reading)
             if keep and batch.run:
-                keep = self._keep(batch.run)
-        self.reading = (0, 0)
+                keep = self._store.keep(batch.run)
         return batches
 
-    def _keep(self, run: Run) -> bool:
-        try:
-            self._kept.add(run)
-        except OSError as error:
-            log.warning("%s: %s; a first reading that is stopped begins anew", self.name, error)
-            return False
-        return True
+    def _each_read(self, files: Sequence[ToRead]) -> Iterator[Batch]:
+        """What came of files, with progress. Raises Stopped."""
+        self.reading = (0, len(files))
+        compress = len(files) >= MANY
+        for batch in self._readers.read(in_batches(files), self._form, compress=compress):
+            if self.stopping():
+                raise Stopped
+            self.reading = (self.reading[0] + len(batch), len(files))
+            self.progress(*self.reading)
+            yield batch
+        self.reading = (0, 0)
 
     # -- what another tool described ---------------------------------------------------------
 
     def _adopt(self) -> None:
         """List what another tool described. Raises Stopped."""
-        runs: list[Run] = []
-        try:
-            texts = adoption.batches(self.root, self._publisher.repomd.records)
-            for batch in self._readers.adopt(texts, self._form):
-                if self.stopping():
-                    raise Stopped
-                runs += [batch.run] if batch.run else []
-        except (ValueError, OSError, BadPackage, ChangedWhileRead) as error:
-            log.info("%s: the metadata can not be taken over (%s); packages are read", self.name, error)
-        else:
-            self._inventory.adopt(runs)
-            log.info(
-                "%s: %d packages are taken over from the metadata, to be checked",
-                self.name,
-                len(self._inventory.catalog.entries),
-            )
+        records = self._publisher.repomd.records
+        runs = adoption.take_over(self.root, records, self._readers, self._form, stopping=self.stopping)
         self._to_adopt = False
+        if runs:
+            self._inventory.adopt(runs)
+            count = len(self._inventory.catalog.entries)
+            log.info("%s: %d packages are taken over from the metadata, to be checked", self.name, count)
 
     @property
     def unchecked(self) -> int:
@@ -368,27 +330,21 @@ class Index:
 
     def check_some(self) -> Future[Batch] | None:
         """Have some of them read, for the `checked` of a later turn; None when there are none."""
-        files = self._to_check(MOST_CHECKED)
-        return self._readers.read_one(next(in_batches(files)), self._form) if files else None
+        files = self._to_check(most=MOST_CHECKED, most_bytes=MOST_BYTES)
+        return self._readers.read_one(files, self._form) if files else None
 
     def check_all(self) -> Again:
         """Read them all, and publish what is not as it is listed. Raises as `turn` does."""
-        files = self._to_check(None)
-        done = 0
-        for batch in self._readers.read(in_batches(files), self._form):
-            done += len(batch)
-            self.progress(done, len(files))
-            self._inventory.take_checked(batch)
-        return self.turn([])
+        files = self._to_check(most=self.unchecked, most_bytes=math.inf)
+        return self.turn([], checked=self._each_read(files))
 
-    def _to_check(self, most: int | None) -> list[ToRead]:
+    def _to_check(self, *, most: int, most_bytes: float) -> list[ToRead]:
         entries = self._inventory.catalog.entries
-        names = sorted(self._inventory.unchecked, key=order_key)[:most]
-        found = [(name, self.tree.look(name)) for name in names]
-        return [
-            ToRead(each.path if each else self.tree.path(name), name, entries[name].stamp)
-            for name, each in found
-        ]
+        files = []
+        for name in self._inventory.next_unchecked(most=most, most_bytes=most_bytes):
+            found = self.tree.look(name)
+            files.append(ToRead(found.path if found else self.tree.path(name), name, entries[name].stamp))
+        return files
 
     # -- publication -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from repowatch.model.catalog import Catalog
+from repowatch.model.catalog import Catalog, order_key
 from repowatch.model.formats import Format
 from repowatch.model.package import Entry, Rejected, Stamp
 from repowatch.model.segment import Run, Segment
@@ -33,6 +33,7 @@ class Facts:
 
     entries: Mapping[str, Entry]
     segments: tuple[Segment, ...]
+    unchecked: frozenset[str]
 
 
 class Inventory:
@@ -45,6 +46,7 @@ class Inventory:
         self.unchecked: frozenset[str] = frozenset()  # listed, but the files were not read yet
         self._name = name
         self._adopted: set[str] = set()  # described by another tool, not compared with the tree yet
+        self._queue: list[str] = []  # what to check, the next one last
         self._before: dict[str, Entry | None] = {}  # what changed since the last publication, as it was
 
     # -- what is known -----------------------------------------------------------------------
@@ -58,8 +60,14 @@ class Inventory:
         if "" in directories:
             yield from known
             return
-        for name in known if directories else (name for name in known if ".rpm/" in name):
-            if name in directories or any(above in names for above in _above(name)):
+        inside = tuple(f"{name}/" for name in directories)
+        once_inside = tuple(f"{name}/" for name in names - directories)
+        for name in known:
+            if (
+                name.startswith(inside)
+                or name in directories
+                or (".rpm/" in name and name.startswith(once_inside))
+            ):
                 yield name
 
     def stamp_of(self, location_href: str) -> Stamp | None:
@@ -72,11 +80,12 @@ class Inventory:
 
     @property
     def facts(self) -> Facts:
-        return Facts(self.catalog.entries, self.catalog.segments)
+        return Facts(self.catalog.entries, self.catalog.segments, self.unchecked)
 
     def take_back(self, facts: Facts) -> None:
         """Say again what the files say."""
         self.catalog.entries, self.catalog.segments = facts.entries, facts.segments
+        self.unchecked = facts.unchecked
 
     def news(self) -> News:
         """What changed since the last call."""
@@ -140,6 +149,19 @@ class Inventory:
 
     # -- what another tool described ---------------------------------------------------------
 
+    def next_unchecked(self, *, most: int, most_bytes: float) -> list[str]:
+        """Some names to be checked next, neighbours in order; at least one, if there is one."""
+        if not self._queue:
+            self._queue = sorted(self.unchecked, key=order_key, reverse=True)
+        names: list[str] = []
+        size = 0
+        while self._queue and len(names) < most and size < most_bytes:
+            name = self._queue.pop()
+            if name in self.unchecked:
+                names.append(name)
+                size += self.catalog.entries[name].stamp.size
+        return names
+
     def adopt(self, runs: Sequence[Run]) -> None:
         """List what another tool described, until `confirm` has compared it with the tree."""
         self.catalog.change(runs)
@@ -180,14 +202,6 @@ class Inventory:
         self.unchecked -= read.keys()
         run = Run.of(other, self.catalog.form) if other else None
         return self.take([Batch(run, unlisted)], drop=(), reject=())
-
-
-def _above(name: str) -> Iterator[str]:
-    """The directories above a name. (That of a directory that could not be read ends with a slash.)"""
-    end = name.rfind("/")
-    while end >= 0:
-        yield name[:end]
-        end = name.rfind("/", 0, end)
 
 
 def _is_described(described: Stamp, stamp: Stamp) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from repowatch.errors import RepowatchError
 from repowatch.model.digests import Inspection
 from repowatch.model.package import Stamp
-from repowatch.model.pending import Pending
+from repowatch.model.pending import Expected, Pending
 from repowatch.model.publication import Listed
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
 from repowatch.repository.index import Index
@@ -32,6 +32,7 @@ RESCAN = 600.0  # seconds between two looks at the whole tree, in case an event 
 POLLING = 2.0  # seconds between them where the tree can not be watched
 RETRY = (1.0, 30.0)  # seconds until a failed publication is tried again: first, and at most
 SAVE = 10.0  # seconds after a publication until the cache knows it
+GATHER = 0.5  # seconds that uploads which arrived wait for others that began just now
 LATE = 30.0  # seconds beyond the deadline after which health says so
 
 
@@ -42,6 +43,11 @@ class _Inbox:
     changes: list[Change] = field(default_factory=list)  # arrivals and departures as they came
     looks: list[Future[Listed]] = field(default_factory=list)  # answered after the next turn
     checked: list[Batch] = field(default_factory=list)  # files that another tool had described
+    first_change_at: float = math.inf  # monotonic
+
+    def change(self, change: Change, now: float) -> None:
+        self.changes.append(change)
+        self.first_change_at = min(self.first_change_at, now)
 
     def is_urgent(self) -> bool:
         return bool(self.now or self.changes or self.looks or self.checked)
@@ -73,6 +79,7 @@ class Updater:
         self._save_at = math.inf
         self._due_since: float | None = None
         self._checking: Future[Batch] | None = None
+        self._expected = Expected(patience=GATHER)
         index.stopping = lambda: self._stopping
 
     # -- for other threads -------------------------------------------------------------------
@@ -116,14 +123,26 @@ class Updater:
             package = self.index.describe(inspection, location_href=location_href, stamp=stamp)
         arrival = Arrival(location_href, staged, package, check, departs)
         with self._posting() as inbox:
-            inbox.changes.append(arrival)
+            inbox.change(arrival, self._clock.monotonic())
         return arrival.answer
+
+    def expect(self) -> Callable[[], None]:
+        """An upload began. What is returned has to be called when it was received, or given up."""
+        with self._changed:
+            token = self._expected.begin(self._clock.monotonic())
+
+        def end() -> None:
+            with self._changed:
+                self._expected.end(token)
+                self._changed.notify_all()
+
+        return end
 
     def remove(self, location_href: str, *, check: Callable[[], None]) -> Future[Listed]:
         """Unlist a package, then remove its file."""
         departure = Departure(location_href, check)
         with self._posting() as inbox:
-            inbox.changes.append(departure)
+            inbox.change(departure, self._clock.monotonic())
         return departure.answer
 
     def stop(self) -> None:
@@ -199,8 +218,11 @@ class Updater:
         """Every reason to wake up; the earliest. What may publish waits until a publication may be."""
         publication_at, sweep_at = self.index.generations
         publishing = [self._rescan_at, self._check_at]
-        if self._inbox.is_urgent():
+        if self._inbox.now or self._inbox.looks or self._inbox.checked or self._stopping:
             publishing.append(-math.inf)
+        elif self._inbox.changes:
+            now = self._clock.monotonic()
+            publishing.append(self._expected.wait_until(self._inbox.first_change_at, now))
         if (due_at := self._pending.due_at()) is not None:
             publishing.append(max(due_at, self._retry_at or due_at))
         if self._retry_at is not None:
@@ -224,6 +246,8 @@ class Updater:
         names |= self._pending.take(now)
         taken, self._inbox = self._inbox, _Inbox()
         taken.changes, self._inbox.changes = _without_conflict(taken.changes)
+        if self._inbox.changes:
+            self._inbox.first_change_at = taken.first_change_at
         return names | taken.now, taken
 
     def _turn(self, names: Iterable[str], inbox: _Inbox) -> None:

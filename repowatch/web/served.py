@@ -70,6 +70,7 @@ class Served:
     is_package_name: Callable[[str], bool]
     may_lead_to: Callable[[str], bool]  # whether symbolic links may lead to a path
     publication: Callable[[], Publication | None]
+    expect: Callable[[], Callable[[], None]]  # an upload begins; to be called when it is received
     admit: Admit
     remove: Remove
     look: Callable[[str], Future[Listed]]

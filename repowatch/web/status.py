@@ -23,7 +23,7 @@ code{{overflow-wrap:anywhere}}</style></head><body>
 """
 
 _REPOSITORY = """<h2><a href="{link}">{name}</a></h2>
-<p>{packages} packages, revision {revision}, published {published}{trouble}</p>
+<p>{packages} packages{unchecked}, revision {revision}, published {published}{trouble}</p>
 <p><a href="/{repo_link}">{name}.repo</a>:
 <code>curl -o /etc/yum.repos.d/{name}.repo {base}/{repo_link}</code></p>
 <p>Upload: <code>curl -T FILE.rpm {base}{link}</code></p>
@@ -52,6 +52,7 @@ def _section(status: dict[str, Any], repository: Served, base_url: str) -> str:
         published=datetime.fromtimestamp(published, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if published
         else "not yet",
+        unchecked=f", {status['unchecked']} of them to be checked" if status["unchecked"] else "",
         trouble=f" &mdash; <strong>{escape(status['trouble'])}</strong>" if status["trouble"] else "",
         rejected=f"<h3>Not listed</h3><table>{rows}</table>" if rows else "",
     )

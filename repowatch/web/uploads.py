@@ -120,6 +120,7 @@ class Upload:
         self._inspector = Inspector(size=expected.length) if self._is_package else None
         self._sums = {name: hashlib.new(name) for name, _ in expected.digests}
         self._descriptor = -1
+        self._received: Callable[[], None] = lambda: None
         with told():
             staging = repository.staging()
         self._staged = os.path.join(staging, f"upload-{uuid.uuid4().hex}")
@@ -132,6 +133,8 @@ class Upload:
             self._descriptor = os.open(
                 self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
             )
+        if self._is_package:
+            self._received = repository.expect()
 
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises Refusal: 413, 422, 507."""
@@ -156,6 +159,7 @@ class Upload:
         with told():
             inspection = self._inspector.finish() if self._inspector and self._count else None
             os.fsync(self._descriptor)
+            self._received()
             return publish(
                 self._repository,
                 self._location_href,
@@ -167,6 +171,7 @@ class Upload:
 
     def discard(self) -> None:
         """Remove what is left in staging. Does nothing more after a success."""
+        self._received()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -245,3 +245,21 @@ def test_a_repository_of_createrepo_c_is_taken_over(tree: Path, tmp_path: Path) 
         assert daemon.repository("rpm")["revision"] > 4_000_000_000
         for name in superseded:
             assert daemon.get(f"/rpm/repodata/{name}").status == 200
+
+
+@pytest.mark.client("createrepo_c")
+@pytest.mark.parametrize("who", ["the daemon", "index"])
+def test_a_damaged_package_that_createrepo_c_listed_is_unlisted_when_it_is_checked(
+    tree: Path, tmp_path: Path, who: str
+) -> None:
+    truncate(tree / HELLO, size=(tree / HELLO).stat().st_size - 1)
+    run(locate("createrepo_c") or "", "--quiet", tree)
+    if who == "index":
+        told = repowatch("index", tree).stderr
+        assert "2 packages are taken over" in told
+        assert f"not listed: {HELLO}: truncated" in told
+    with Daemon(tree, scratch=tmp_path / "scratch") as daemon:
+        wait_until(lambda: HELLO in daemon.rejected("rpm"))
+        wait_until(lambda: daemon.repository("rpm")["unchecked"] == 0)
+        assert locations(daemon, "rpm") == {"sub/other-1.0-1.noarch.rpm"}
+    assert repowatch("verify", tree).returncode == 0

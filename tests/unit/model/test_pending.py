@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repowatch.model import pending as module
-from repowatch.model.pending import Pending
+from repowatch.model.pending import Expected, Pending
 
 
 @pytest.fixture
@@ -104,3 +104,35 @@ def test_there_is_something_to_take_when_it_is_due_and_nothing_before(
         assert taken[-1]
     assert sorted(name for names in taken for name in names) == sorted({name for name, _ in heard})
     assert all(before <= after for before, after in pairwise(dues))
+
+
+@pytest.fixture
+def expected() -> Expected:
+    return Expected(patience=0.5)
+
+
+def test_what_arrived_waits_for_nothing_where_nothing_is_on_its_way(expected: Expected) -> None:
+    expected.end(expected.begin(10.0))
+    assert expected.wait_until(10.0, 10.1) == -math.inf
+
+
+def test_what_arrived_waits_for_what_began_a_moment_ago(expected: Expected) -> None:
+    one, other = expected.begin(10.0), expected.begin(10.1)
+    assert expected.wait_until(10.2, 10.2) == 10.6
+    expected.end(other)
+    assert expected.wait_until(10.2, 10.2) == 10.5
+    expected.end(one)
+    expected.end(one)
+    assert expected.wait_until(10.2, 10.2) == -math.inf
+
+
+def test_one_upload_that_takes_long_holds_up_nothing(expected: Expected) -> None:
+    expected.begin(10.0)
+    assert expected.wait_until(10.6, 10.6) == -math.inf
+
+
+def test_uploads_that_never_end_to_come_hold_up_the_first_one_for_the_patience(expected: Expected) -> None:
+    for number in range(100):
+        expected.begin(10.0 + number / 10)
+    assert expected.wait_until(10.0, 10.3) == 10.5
+    assert expected.wait_until(10.0, 10.5) == -math.inf

@@ -17,7 +17,7 @@ from repowatch.model.publication import Listed
 from repowatch.repository import index as index_module
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
-from repowatch.repository.updater import CHECK, LATE, RESCAN, Updater
+from repowatch.repository.updater import CHECK, GATHER, LATE, RESCAN, Updater
 from repowatch.system.threads import Thread
 from tests.kit.clock import FakeClock
 from tests.kit.daemon import wait_until
@@ -315,3 +315,31 @@ def test_an_updater_whose_work_has_to_wait_sleeps_meanwhile(crowded: Repository,
         crowded.clock.advance(CHECK)
     crowded.updater.hint(NOBODY)
     wait_until(lambda: crowded.updater._wake_at() > crowded.clock.monotonic())
+
+
+def test_uploads_that_come_at_once_are_one_publication(repository: Repository) -> None:
+    repository.start()
+    ends = [repository.updater.expect() for _ in range(3)]
+    answers = []
+    for end, name in zip(ends, (A, B, C), strict=True):
+        end()
+        answers.append(repository.admit(name))
+    assert len({answer.result(30).revision for answer in answers[:2]}) == 1
+    assert answers[2].result(30).revision is not None
+
+
+def test_an_upload_that_is_given_up_holds_up_nobody(repository: Repository) -> None:
+    repository.start()
+    end = repository.updater.expect()
+    answer = repository.admit(A)
+    end()
+    assert answer.result(30).revision is not None
+
+
+def test_an_upload_that_takes_long_holds_up_nobody(repository: Repository) -> None:
+    repository.start()
+    repository.updater.expect()
+    answer = repository.admit(A)
+    repository.clock.advance(GATHER)
+    repository.updater.hint(NOBODY)
+    assert answer.result(30).revision is not None

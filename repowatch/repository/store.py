@@ -1,0 +1,96 @@
+"""What is kept on disk for the next start: the cache, and how far a first reading came.
+
+Deleting it costs time, never packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from repowatch.model.formats import Format
+from repowatch.model.publication import Publication
+from repowatch.model.segment import KINDS, Run, Segment
+from repowatch.repository import cache
+from repowatch.repository.home import Home
+from repowatch.repository.inventory import Inventory
+from repowatch.system.files import remove_if_there
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a start knows before it has read anything."""
+
+    inventory: Inventory
+    segments: Sequence[Segment]  # that were published, in the files of these location_hrefs
+    location_hrefs: Sequence[str]
+
+
+class Store:
+    """The private files of one repository that the next start reads. Used by `index` alone."""
+
+    def __init__(self, home: Home, *, name: str, root: str, form: Format) -> None:
+        self._home = home
+        self._name = name
+        self._root = root
+        self._form = form
+        self._progress = cache.Progress(home.progress, form)
+        self._saved: tuple[object, ...] | None = None  # what the cache on disk knows
+
+    def restore(self) -> Start:
+        """Take over what need not be read again."""
+        inventory = Inventory(self._name, self._form)
+        restored = cache.load(self._home.cache, self._root, self._form)
+        if restored is not None:
+            inventory.catalog = restored.catalog
+            inventory.rejected = restored.rejected
+            inventory.unchecked = restored.unchecked & restored.catalog.entries.keys()
+        segments = inventory.catalog.segments
+        if runs := self._progress.load():
+            inventory.change(runs, [])
+            log.info("%s: %d packages were read before", self._name, sum(len(run.entries) for run in runs))
+        return Start(inventory, segments, restored.location_hrefs if restored else ())
+
+    def save(self, publication: Publication | None, inventory: Inventory) -> None:
+        """Write the cache when it does not know the publication yet."""
+        if publication is None or self._home.is_away:
+            return
+        state = (publication.entries, publication.records, inventory.unchecked, inventory.rejected)
+        if self._saved and all(one is other for one, other in zip(state, self._saved, strict=True)):
+            return
+        self._saved = state
+        files = {record.type: record.location_href for record in publication.records}
+        try:
+            cache.save(
+                self._home.cache,
+                inventory.catalog,
+                rejected=inventory.rejected.values(),
+                unchecked=inventory.unchecked,
+                files=[files[kind] for kind in KINDS],
+            )
+            self._progress.discard()
+        except OSError as error:
+            log.warning("%s: the cache can not be written: %s; the next start is slower", self._name, error)
+
+    def keep(self, run: Run) -> bool:
+        """Keep what was read and is not published yet; whether that can be done."""
+        try:
+            self._progress.add(run)
+        except OSError as error:
+            log.warning("%s: %s; a first reading that is stopped begins anew", self._name, error)
+            return False
+        return True
+
+    def forget(self) -> None:
+        """It is of no use."""
+        self._saved = None
+        with contextlib.suppress(OSError):
+            remove_if_there(self._home.cache)
+            self._progress.discard()
+
+    def close(self) -> None:
+        self._progress.close()
