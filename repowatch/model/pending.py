@@ -76,26 +76,31 @@ class Pending:
 class Expected:
     """Uploads that are on their way. Those that come at once are worth one publication, not a hundred.
 
-    So what has arrived waits for what began a moment ago, but for `patience` seconds at most, and not for
-    one that takes longer. Times are monotonic seconds, passed in.
+    So what has arrived waits for what began a moment ago, and where it came in company, until nothing
+    began for a moment; but for `patience` seconds at most, and not for one that takes longer. Times are
+    monotonic seconds, passed in.
     """
 
-    def __init__(self, *, patience: float) -> None:
+    def __init__(self, *, patience: float, quiet: float) -> None:
         self._patience = patience
+        self._quiet = quiet
         self._began: dict[object, float] = {}
+        self._latest = -math.inf
 
     def begin(self, now: float) -> object:
         """An upload begins; what `end` has to be told."""
         token = object()
-        self._began[token] = now
+        self._began[token] = self._latest = now
         return token
 
     def end(self, token: object) -> None:
         """It has arrived, or never will. May be said twice."""
         self._began.pop(token, None)
 
-    def wait_until(self, first: float, now: float) -> float:
-        """Until when to wait for the others, where the first one arrived at `first`; -inf: not at all."""
-        latest = max(self._began.values(), default=-math.inf)
-        until = min(first, latest) + self._patience
+    def wait_until(self, *, first: float, arrived: int, now: float) -> float:
+        """Until when `arrived` uploads, the first of them at `first`, wait for others; -inf: not at all."""
+        until = max(self._began.values(), default=-math.inf) + self._patience
+        if arrived > 1:
+            until = max(until, self._latest + self._quiet)
+        until = min(until, first + self._patience)
         return until if until > now else -math.inf

@@ -32,7 +32,8 @@ RESCAN = 600.0  # seconds between two looks at the whole tree, in case an event 
 POLLING = 2.0  # seconds between them where the tree can not be watched
 RETRY = (1.0, 30.0)  # seconds until a failed publication is tried again: first, and at most
 SAVE = 10.0  # seconds after a publication until the cache knows it
-GATHER = 0.5  # seconds that uploads which arrived wait for others that began just now
+GATHER = 0.5  # seconds that uploads which arrived wait for others that began just now, at most
+COMPANY = 0.02  # seconds without a new one until several that arrived are all that come at once
 LATE = 30.0  # seconds beyond the deadline after which health says so
 
 
@@ -79,7 +80,7 @@ class Updater:
         self._save_at = math.inf
         self._due_since: float | None = None
         self._checking: Future[Batch] | None = None
-        self._expected = Expected(patience=GATHER)
+        self._expected = Expected(patience=GATHER, quiet=COMPANY)
         index.stopping = lambda: self._stopping
 
     # -- for other threads -------------------------------------------------------------------
@@ -221,8 +222,13 @@ class Updater:
         if self._inbox.now or self._inbox.looks or self._inbox.checked or self._stopping:
             publishing.append(-math.inf)
         elif self._inbox.changes:
-            now = self._clock.monotonic()
-            publishing.append(self._expected.wait_until(self._inbox.first_change_at, now))
+            publishing.append(
+                self._expected.wait_until(
+                    first=self._inbox.first_change_at,
+                    arrived=len(self._inbox.changes),
+                    now=self._clock.monotonic(),
+                )
+            )
         if (due_at := self._pending.due_at()) is not None:
             publishing.append(max(due_at, self._retry_at or due_at))
         if self._retry_at is not None:

@@ -108,31 +108,41 @@ def test_there_is_something_to_take_when_it_is_due_and_nothing_before(
 
 @pytest.fixture
 def expected() -> Expected:
-    return Expected(patience=0.5)
+    return Expected(patience=0.5, quiet=0.25)
+
+
+NOT_AT_ALL = -math.inf
 
 
 def test_what_arrived_waits_for_nothing_where_nothing_is_on_its_way(expected: Expected) -> None:
     expected.end(expected.begin(10.0))
-    assert expected.wait_until(10.0, 10.1) == -math.inf
+    assert expected.wait_until(first=10.0, arrived=1, now=10.125) == NOT_AT_ALL
 
 
 def test_what_arrived_waits_for_what_began_a_moment_ago(expected: Expected) -> None:
-    one, other = expected.begin(10.0), expected.begin(10.1)
-    assert expected.wait_until(10.2, 10.2) == 10.6
+    one, other = expected.begin(10.0), expected.begin(10.125)
+    assert expected.wait_until(first=10.25, arrived=1, now=10.25) == 10.625
     expected.end(other)
-    assert expected.wait_until(10.2, 10.2) == 10.5
+    assert expected.wait_until(first=10.25, arrived=1, now=10.25) == 10.5
     expected.end(one)
     expected.end(one)
-    assert expected.wait_until(10.2, 10.2) == -math.inf
+    assert expected.wait_until(first=10.25, arrived=1, now=10.25) == NOT_AT_ALL
+
+
+def test_several_wait_until_nothing_began_for_a_moment(expected: Expected) -> None:
+    for moment in (10.0, 10.125):
+        expected.end(expected.begin(moment))
+    assert expected.wait_until(first=10.0, arrived=2, now=10.25) == 10.375
+    assert expected.wait_until(first=10.0, arrived=2, now=10.375) == NOT_AT_ALL
 
 
 def test_one_upload_that_takes_long_holds_up_nothing(expected: Expected) -> None:
     expected.begin(10.0)
-    assert expected.wait_until(10.6, 10.6) == -math.inf
+    assert expected.wait_until(first=10.625, arrived=1, now=10.625) == NOT_AT_ALL
 
 
 def test_uploads_that_never_end_to_come_hold_up_the_first_one_for_the_patience(expected: Expected) -> None:
     for number in range(100):
-        expected.begin(10.0 + number / 10)
-    assert expected.wait_until(10.0, 10.3) == 10.5
-    assert expected.wait_until(10.0, 10.5) == -math.inf
+        expected.begin(10.0 + number / 128)
+    assert expected.wait_until(first=10.0, arrived=7, now=10.25) == 10.5
+    assert expected.wait_until(first=10.0, arrived=7, now=10.5) == NOT_AT_ALL
