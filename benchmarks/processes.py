@@ -13,15 +13,30 @@ from pathlib import Path
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and of its living descendants, to the nanosecond."""
-    return sum(map(_own_cpu_seconds, descent(pid)))
+    """Processor time of a process and its descendants, to the nanosecond; of ended ones, to the tick."""
+    return sum(map(_own_cpu_seconds, descent(pid))) + _ticks(pid, 15, 16)
 
 
 def _own_cpu_seconds(pid: int) -> float:
-    # clock_getcpuclockid(3): its number is made of the pid's complement and 2, "scheduler time".
     with contextlib.suppress(OSError):
+        if _fields(pid)[2] == "Z":  # it ended, and nobody has waited for it yet
+            return _ticks(pid, 13, 14)
+        # clock_getcpuclockid(3): its number is made of the pid's complement and 2, "scheduler time".
         return time.clock_gettime((~pid << 3) | 2)
     return 0.0
+
+
+def _ticks(pid: int, *fields: int) -> float:
+    """Seconds in fields of proc(5)'s stat, counted from 0: 13 and 14 are its own, 15 and 16 those of children
+    that it has waited for."""
+    with contextlib.suppress(OSError):
+        return sum(int(_fields(pid)[field]) for field in fields) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _fields(pid: int) -> list[str]:
+    head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    return [str(pid), head, *rest.split()]
 
 
 def descent(pid: int) -> list[int]:

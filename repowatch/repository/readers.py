@@ -185,7 +185,7 @@ class Readers:
             return _unpacked(self._ask_once("read", files, form, compress), form)
         except ChangedWhileRead:
             return Batch(None, tuple(Unsettled(file.location_href) for file in files))
-        except EOFError:
+        except (EOFError, BadPackage):
             log.info("the files that it was asked for are read one by one")
         alone = [self._read_alone(file, form, compress) for file in files]
         packages = [package for each in alone if each.run for package in each.run.packages()]
