@@ -77,17 +77,19 @@ class Catalog:
 
         A run that fits becomes a segment as it is. Raises Damaged, and changes nothing then.
         """
+        put = list(put)
+        changes: dict[str, Segment | None] = {name: None for name in drop if name in self.entries}
+        for run in put:
+            changes.update(dict.fromkeys(run.segment.location_hrefs, run.segment))
+        if not changes:
+            return
+        self.segments = _changed(self.segments, changes, self.form)
         entries = dict(self.entries)
-        changes: dict[str, Segment | None] = {}
-        for location_href in drop:
-            if entries.pop(location_href, None):
-                changes[location_href] = None
+        for name in changes:
+            entries.pop(name, None)
         for run in put:
             entries.update((entry.location_href, entry) for entry in run.entries)
-            changes.update(dict.fromkeys(run.segment.location_hrefs, run.segment))
-        if changes:
-            self.segments = _changed(self.segments, changes, self.form)
-            self.entries = entries
+        self.entries = entries
 
     def restamp(self, entries: Iterable[Entry]) -> None:
         """Replace entries whose file has another stamp by now (a rename changes ctime), nothing else."""

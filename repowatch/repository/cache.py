@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 # To be raised when the meaning of the file changes, or what createrepo_c writes of a package.
 FORMAT = 2
 
+# What reading something raises that `save` did not write.
+_ODD = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+
 _CHECKSUM = hashlib.sha256().digest_size * 2 + 1  # bytes of a line
 
 
@@ -101,7 +104,7 @@ def load(path: str, root: str, form: Format) -> Restored | None:
         )
     except FileNotFoundError as error:
         log.debug("no cache: %s", error)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+    except (OSError, *_ODD) as error:
         log.info("%s is of no use (%s); packages are read again", path, error)
     return None
 
@@ -159,9 +162,13 @@ class Progress:
         """The next run; None, and the file cut off there, where there is none."""
         start = file.tell()
         checksum, _, line = file.readline().partition(b" ")
-        with contextlib.suppress(ValueError, LookupError, TypeError, OverflowError):
+        rest = os.fstat(file.fileno()).st_size - file.tell()
+        with contextlib.suppress(*_ODD):
             row = json.loads(line)
-            packed = [file.read(size) for size, _ in row[1]]
+            sizes = [size for size, _ in row[1]]
+            if min(sizes) < 0 or sum(sizes) > rest:
+                raise ValueError("it says more than there is")
+            packed = [file.read(size) for size in sizes]
             if hashlib.sha256(b"".join([line, *packed])).hexdigest().encode() == checksum:
                 return _run(row, packed, self._form)
         file.truncate(start)
@@ -182,7 +189,8 @@ class Progress:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what can not be written is found torn
+                self._file.close()
             self._file = None
 
     def discard(self) -> None:

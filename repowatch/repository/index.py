@@ -265,6 +265,7 @@ class Index:
         again = Again()
         to_read: list[ToRead] = []
         gone: list[str] = []
+        fresh: dict[str, Stamp | None] = {}
         refused: list[Rejected] = []
         for location_href, found in looked_at:
             if found is None:
@@ -273,11 +274,12 @@ class Index:
                 refused.append(Rejected(location_href, found.stamp, found.problem))
             elif found.fresh:
                 again.unsettled.add(location_href)
+                fresh[location_href] = found.stamp
             else:
                 to_read.append(ToRead(found.path, location_href, found.stamp))
-        confirmed = self._inventory.confirm(
-            {file.location_href: file.stamp for file in to_read if file.stamp}
-        )
+        stamps = fresh | {file.location_href: file.stamp for file in to_read}
+        confirmed, other = self._inventory.confirm({name: each for name, each in stamps.items() if each})
+        gone += other
         to_read = [file for file in to_read if file.location_href not in confirmed]
         if self.publication is not None and len(to_read) > MOST_READ:
             to_read.sort(key=lambda file: order_key(file.location_href))

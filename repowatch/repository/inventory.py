@@ -167,23 +167,23 @@ class Inventory:
         self.catalog.change(runs)
         self._adopted = set(self.catalog.entries)
 
-    def confirm(self, found: Mapping[str, Stamp]) -> set[str]:
-        """Those of the files that another tool described with the size and mtime that they have.
+    def confirm(self, found: Mapping[str, Stamp]) -> tuple[set[str], set[str]]:
+        """Which packages that another tool described have the size and mtime that it says, and which not.
 
-        They stay listed, to be checked later.
+        Those that have stay listed, to be checked later.
         """
         if not self._adopted:
-            return set()
+            return set(), set()
         entries = self.catalog.entries
         stamps = {
             name: stamp
             for name, stamp in found.items()
             if name in self._adopted and _is_described(entries[name].stamp, stamp)
         }
-        self._adopted -= stamps.keys()
+        other, self._adopted = self._adopted - stamps.keys(), set()
         self.set_stamps(stamps)
         self.unchecked |= stamps.keys()
-        return set(stamps)
+        return set(stamps), other
 
     def take_checked(self, batch: Batch) -> set[str]:
         """Take what was read of unchecked files; the names that changed meanwhile.

@@ -120,13 +120,8 @@ class Readers:
 
         Raises RepowatchError when they can not work on this machine.
         """
-        barrier = threading.Barrier(self.processes)  # one task for each thread
-        for started in [self._pool.submit(self._begin, barrier) for _ in range(self.processes)]:
-            started.result()
-
-    def _begin(self, barrier: threading.Barrier) -> None:
-        barrier.wait()
-        self._idle.append(self._start())
+        for started in [self._pool.submit(self._start) for _ in range(self.processes)]:
+            self._idle.append(started.result())
 
     def read(
         self, batches: Iterable[Sequence[ToRead]], form: Format, *, compress: bool = False

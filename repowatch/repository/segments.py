@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 from repowatch.model.formats import Format
 from repowatch.model.segment import KINDS, Segment
@@ -51,24 +52,17 @@ class MetadataFile:
 
 def compress(segments: Iterable[Segment], *, pool: Executor) -> None:
     """Compress what is not compressed yet."""
-    tasks = [
-        pool.submit(segment.piece, kind)
-        for segment in segments
-        for kind in _ORDER
-        if not segment.is_compressed(kind)
-    ]
-    for task in tasks:
-        task.result()
+    wanted = ((each, kind) for each in segments for kind in _ORDER if not each.is_compressed(kind))
+    _await([pool.submit(each.piece, kind) for each, kind in wanted])
 
 
 def warm(segments: Iterable[Segment], *, pool: Executor) -> None:
     """Open what a restart took over compressed, so that the next change finds it open. Raises Damaged."""
-    tasks = [
-        pool.submit(segment.opened, kind)
-        for segment in segments
-        for kind in _ORDER
-        if not segment.is_open(kind)
-    ]
+    wanted = ((each, kind) for each in segments for kind in _ORDER if not each.is_open(kind))
+    _await([pool.submit(each.opened, kind) for each, kind in wanted])
+
+
+def _await(tasks: Iterable[Future[Any]]) -> None:
     for task in tasks:
         task.result()
 
@@ -91,8 +85,7 @@ def make_files(
         opened |= {kind: pool.submit(_hash, open_bytes(kind, segments)) for kind in others}
         packed = {kind: pool.submit(_hash, parts[kind]) for kind in _ORDER}
         wait([*opened.values(), *packed.values()])
-    for task in written:
-        task.result()
+    _await(written)
     return tuple(
         MetadataFile(name, form.suffix, *packed[kind].result(), *opened[kind].result())
         for kind, name in enumerate(KINDS)

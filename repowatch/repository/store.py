@@ -82,6 +82,8 @@ class Store:
             self._progress.add(run)
         except OSError as error:
             log.warning("%s: %s; a first reading that is stopped begins anew", self._name, error)
+            with contextlib.suppress(OSError):
+                self._progress.discard()
             return False
         return True
 

@@ -231,3 +231,20 @@ def test_a_file_that_is_gone_when_it_is_checked_is_unlisted(repository: Reposito
     repository.index.check_all()
     assert repository.listed == {A, B}
     assert repository.is_exact()
+
+
+def test_a_file_that_is_fresh_is_listed_only_as_far_as_it_is_what_the_metadata_says(
+    repository: Repository, readers: Readers, pool: ThreadPoolExecutor
+) -> None:
+    createrepo(repository.root)
+    make_rpm(repository.root, "a", summary="longer than it was before")
+    repository.index = Index(
+        str(repository.root), name="test", readers=readers, pool=pool, clock=SystemClock(), settle=3600
+    )
+    repository.index.open()
+    again = repository.index.turn([""])
+    assert repository.listed == {B, C}
+    assert A in again.unsettled
+    repository.index.turn([], at_once=[A])
+    assert repository.listed == {A, B, C}
+    assert repository.is_exact()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from repowatch.repository.changes import Stopped
+from repowatch.repository.home import Home
 from repowatch.repository.index import MANY, Index
 from repowatch.repository.readers import Readers
+from repowatch.repository.store import Store
 from repowatch.system.clock import SystemClock
 from tests.kit.daemon import COMMAND, repowatch, wait_until
+from tests.kit.loopfs import memory_disk, require_mounts
 from tests.kit.rpms import make_rpm
-from tests.unit.repository.test_readers import make_endless
+from tests.unit.repository.test_readers import GZIP, make_endless, to_read
 
 COUNT = 2 * MANY
 
@@ -141,3 +145,33 @@ def test_a_killed_process_loses_the_batch_in_hand_and_no_more(tree: Path, tmp_pa
     assert found is not None
     assert int(found[1]) > COUNT - MANY
     assert repowatch("verify", tree).returncode == 0
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 60])
+def test_a_size_that_can_not_be_ends_what_is_believed(
+    tree: Path, reading: Callable[[], Reading], size: int
+) -> None:
+    with pytest.raises(Stopped):
+        reading().run(stop_after=MANY)
+    head, first, *_ = progress_of(tree).read_bytes().split(b"\n")
+    checksum, _, row = first.partition(b" ")
+    packages, pieces = json.loads(row)
+    pieces[1][0] = size
+    line = json.dumps([packages, pieces]).encode()
+    progress_of(tree).write_bytes(head + b"\n" + checksum + b" " + line + b"\n" + bytes(100))
+    assert reading().run() == COUNT
+
+
+def test_a_disk_that_is_full_for_the_progress_costs_nothing_else(
+    tree: Path, tmp_path: Path, readers: Readers, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_mounts()
+    with memory_disk(tmp_path / "full", kilobytes=16) as disk:
+        store = Store(Home(str(disk)), name="test", root=str(disk), form=GZIP)
+        os.makedirs(disk / ".repowatch" / "cache")
+        [batch] = readers.read([[to_read(path) for path in tree.iterdir()]], GZIP)
+        assert batch.run is not None
+        assert not store.keep(batch.run)
+        store.close()
+        assert os.listdir(disk / ".repowatch" / "cache") == []
+    assert "begins anew" in caplog.text

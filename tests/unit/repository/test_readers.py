@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
-from repowatch.errors import BadPackage, RepowatchError
+from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError
 from repowatch.model.digests import inspect
 from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
@@ -269,3 +271,19 @@ def test_a_machine_without_createrepo_c_is_told_so_in_plain_words(
             readers.start()
     finally:
         readers.close()
+
+
+def test_closing_while_they_start_ends_well() -> None:
+    before = children()
+    for _ in range(5):
+        readers = Readers(processes=2)
+
+        def start(readers: Readers = readers) -> None:
+            with contextlib.suppress(ChangedWhileRead, CancelledError, RuntimeError):
+                readers.start()
+
+        starter = in_background(start)
+        readers.close()
+        starter.join(30)
+        assert not starter.is_alive()
+    wait_until(lambda: not children() - before)
