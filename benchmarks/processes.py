@@ -45,7 +45,8 @@ def descent(pid: int) -> list[int]:
     for parent in found:  # grows while it is walked
         with contextlib.suppress(OSError):
             for task in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
+                with contextlib.suppress(OSError):  # a thread that ends
+                    found += map(int, (task / "children").read_text().split())
     return found
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.kit.daemon import Answer, Daemon, repowatch, wait_until
+from tests.kit.machine import readers_of
 from tests.kit.metadata import listed, locations
 from tests.kit.rpms import make_rpm
 
@@ -198,11 +199,7 @@ def test_idle_readers_that_are_killed_harm_no_package(tmp_path: Path) -> None:
 
 def kill_children(daemon: Daemon) -> None:
     """Kill the processes that the daemon started, wherever it started them."""
-    children = [
-        int(child)
-        for path in Path(f"/proc/{daemon.pid}/task").glob("*/children")
-        for child in path.read_text().split()
-    ]
+    children = readers_of(daemon.pid)
     assert children
     for child in children:
         os.kill(child, signal.SIGKILL)

@@ -73,8 +73,11 @@ def _state(pid: int) -> str:
 
 def readers_of(pid: int) -> list[int]:
     """The processes in which a daemon reads packages: its children."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for each in lists for child in each.read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def bytes_read(pids: list[int]) -> int:

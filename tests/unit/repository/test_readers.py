@@ -19,6 +19,7 @@ from repowatch.model.package import Package, Rejected, Stamp
 from repowatch.repository import readers as module
 from repowatch.repository.readers import Batch, Gone, Outcome, Readers, ToRead
 from tests.kit.daemon import wait_until
+from tests.kit.machine import readers_of
 from tests.kit.rpms import Sig, layout, make_rpm, truncate
 
 GZIP = FORMATS["compatible"]
@@ -54,10 +55,7 @@ def reason(readers: Readers, path: Path) -> str:
 
 def children() -> set[int]:
     """The processes that this one started and that still run."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return {pid for pid in found if not _is_zombie(pid)}
+    return {pid for pid in readers_of(os.getpid()) if not _is_zombie(pid)}
 
 
 def _is_zombie(pid: int) -> bool:
