@@ -22,6 +22,7 @@ CLIENTS = frozenset(
         "curl",
         "dnf",
         "litmus",
+        "nginx",
         "rclone",
         "rpm",
         "rpmbuild",
