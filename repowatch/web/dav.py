@@ -9,17 +9,18 @@ words, which are HTML and know neither 202 nor a revision.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
-import shutil
 import stat
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import IO, Any
+from urllib.parse import quote, urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from wsgidav import util
 from wsgidav.dav_error import DAVError, PRECONDITION_CODE_PropfindFiniteDepth
 from wsgidav.dav_provider import DAVCollection, DAVNonCollection, DAVProvider
 from wsgidav.mw.base_mw import BaseMiddleware
@@ -27,18 +28,25 @@ from wsgidav.request_resolver import RequestResolver
 from wsgidav.util import SubAppStartResponse
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from repowatch.model.digests import inspect
-from repowatch.system.files import fsync_directory, fsync_file, make_sure_of
-from repowatch.web.names import is_hidden, is_reserved
+from repowatch.system.files import make_sure_of
+from repowatch.web import moves
+from repowatch.web.body import BodyError
+from repowatch.web.destination import destination
+from repowatch.web.locks import Locks
+from repowatch.web.names import BadName, is_hidden, is_reserved, path_of
+from repowatch.web.properties import DeadProperties
+from repowatch.web.propfind import Known, Multistatus, asked_for
 from repowatch.web.replies import Headers, plain
 from repowatch.web.served import Served, content_type
-from repowatch.web.uploads import Answer, Expected, Refusal, Upload, publish, told, wait_for
+from repowatch.web.uploads import ANSWER, Answer, Expected, Refusal, Upload, told
+from repowatch.web.xmlbody import document, read_body
 
 log = logging.getLogger(__name__)
 
-_ANSWER = "repowatch.answer"
+_REPLY = "repowatch.reply"
 _BLOCK = 1 << 20  # bytes read from a client at once
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
+_LONGEST_TIMEOUT = 256  # characters
 
 
 def application(repository: Served, *, max_upload: int | None) -> WSGIApplication:
@@ -51,8 +59,8 @@ def application(repository: Served, *, max_upload: int | None) -> WSGIApplicatio
             "provider_mapping": {"/": _Provider(repository, max_upload)},
             "mount_path": repository.url.rstrip("/"),
             "middleware_stack": [Answers, RequestResolver],
-            "property_manager": True,
-            "lock_storage": True,
+            "property_manager": DeadProperties(),
+            "lock_storage": Locks(),
             "block_size": _BLOCK,
             "logging": {"enable": False},
             "verbose": 1,
@@ -63,15 +71,23 @@ def application(repository: Served, *, max_upload: int | None) -> WSGIApplicatio
     )
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            """WsgiDAV closes connections over a 204 without a length; RFC 9110 (8.6) forbids to send one."""
-            if status.startswith("204"):
-                headers = [each for each in headers if each[0].lower() != "content-length"]
-            return start_response(status, headers, exc_info)
-
-        return dav(environ, start)  # type: ignore[no-any-return]
+        """Answer beside WsgiDAV's own way out: there it reads bodies to their end and closes connections."""
+        for _ in dav(environ, start_response):
+            pass
+        reply: _Reply = environ.pop(_REPLY)
+        start_response(reply.status, reply.headers)
+        return reply.body
 
     return call
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What WSGI is to be told."""
+
+    status: str
+    headers: Headers
+    body: Iterable[bytes]
 
 
 class Answers(BaseMiddleware):  # type: ignore[misc]
@@ -80,22 +96,22 @@ class Answers(BaseMiddleware):  # type: ignore[misc]
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         said = SubAppStartResponse()
         try:
-            body = list(self.next_app(environ, said))
+            body: Iterable[bytes] = list(self.next_app(environ, said))
         except DAVError as error:
-            return self._refuse(error, environ, start_response)
+            body = self._refuse(error, environ, said)
         except Exception:
             log.exception("unexpected error in %s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            return plain(start_response, HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; the log has it")
-        answer: Answer | None = environ.get(_ANSWER)
-        if answer is not None:
-            return _say(answer, start_response)
-        start_response(said.status, said.response_headers)
-        return body
+            body = plain(said, HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected error; the log has it")
+        else:
+            if answer := environ.get(ANSWER):
+                body = _say(answer, said)
+        environ.setdefault(_REPLY, _Reply(said.status, said.response_headers, body))
+        return ()
 
     def _refuse(
         self, error: DAVError, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        answer: Answer | None = environ.get(_ANSWER)
+        answer: Answer | None = environ.get(ANSWER)
         if answer is not None:
             return _say(answer, start_response)
         status = HTTPStatus(error.value)
@@ -118,8 +134,6 @@ def _say(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:
         headers.append(("Repowatch-Revision", str(answer.revision)))
     if answer.etag is not None:
         headers.append(("ETag", f'"{answer.etag}"'))
-    if answer.status is HTTPStatus.NO_CONTENT:
-        headers.append(("Content-Length", "0"))  # taken out again on the way to the client
     return plain(start_response, answer.status, answer.text, headers)
 
 
@@ -128,9 +142,12 @@ def _answering(environ: WSGIEnvironment) -> Iterator[None]:
     """Leave a refusal in the environment as the answer, and tell WsgiDAV in its own way."""
     try:
         with told():
-            yield
+            try:
+                yield
+            except BodyError as error:
+                raise Refusal(error.status, str(error)) from error
     except Refusal as refusal:
-        environ[_ANSWER] = Answer(refusal.status, text=str(refusal))
+        environ[ANSWER] = Answer(refusal.status, text=str(refusal))
         raise DAVError(refusal.status, str(refusal)) from refusal
 
 
@@ -164,13 +181,102 @@ class _Provider(DAVProvider):  # type: ignore[misc]
     def custom_request_handler(
         self, environ: WSGIEnvironment, start_response: StartResponse, default_handler: WSGIApplication
     ) -> Iterable[bytes]:
-        method, depth = environ["REQUEST_METHOD"], environ.get("HTTP_DEPTH", "infinity")
+        method = environ["REQUEST_METHOD"]
         if method in ("PUT", "DELETE", "MOVE", "COPY") and not environ["PATH_INFO"].strip("/"):
             # WsgiDAV would look for the directory above it.
             raise DAVError(HTTPStatus.FORBIDDEN, "the root of a repository stays what and where it is")
-        if method == "PROPFIND" and depth == "infinity":
-            raise DAVError(HTTPStatus.FORBIDDEN, err_condition=PRECONDITION_CODE_PropfindFiniteDepth)
+        with _answering(environ):
+            if method != "PUT":
+                _settle_body(environ)
+            _settle_fields(environ, self.repository)
+        if method == "PROPPATCH" and self.prop_manager.is_full():
+            raise DAVError(HTTPStatus.INSUFFICIENT_STORAGE, "no room for more properties")
+        if method == "LOCK" and environ["CONTENT_LENGTH"] != "0" and self.lock_manager.storage.is_full():
+            raise DAVError(HTTPStatus.INSUFFICIENT_STORAGE, "no room for more locks")
+        if method == "PROPFIND":
+            self._propfind(environ)
+            return ()
         return default_handler(environ, start_response)
+
+    def _propfind(self, environ: WSGIEnvironment) -> None:
+        """Leave the answer to a PROPFIND in the environment; it is made while it is sent."""
+        depth = environ.get("HTTP_DEPTH", "infinity")
+        if depth == "infinity":
+            raise DAVError(HTTPStatus.FORBIDDEN, err_condition=PRECONDITION_CODE_PropfindFiniteDepth)
+        if depth not in ("0", "1"):
+            raise DAVError(HTTPStatus.BAD_REQUEST, "Depth is neither 0 nor 1")
+        resource = self.get_resource_inst(environ["PATH_INFO"], environ)
+        if resource is None:
+            raise DAVError(HTTPStatus.NOT_FOUND, "not found")
+        self._evaluate_if(resource, environ)
+        location_href = resource.path.strip("/")
+        with _answering(environ):
+            body = Multistatus(
+                self.repository,
+                location_href,
+                members=depth == "1",
+                asked=asked_for(environ["wsgi.input"].read()),
+                known=Known(
+                    self.prop_manager.in_directory(location_href),
+                    self.lock_manager.storage.in_directory(location_href),
+                ),
+            )
+        headers = [("Content-Type", "application/xml; charset=utf-8")]
+        if body.length is not None:
+            headers.append(("Content-Length", str(body.length)))
+        environ[_REPLY] = _Reply("207 Multi-Status", headers, body)
+
+    def _evaluate_if(self, resource: _File | _Directory, environ: WSGIEnvironment) -> None:
+        """Raise DAVError (412) when the If field does not hold (RFC 4918, 10.4)."""
+        conditions = environ["wsgidav.conditions.if"]
+        if conditions is None:
+            return
+        url, user = resource.get_ref_url(), environ["wsgidav.user_name"]
+        tokens = [lock["token"] for lock in self.lock_manager.get_indirect_url_lock_list(url, principal=user)]
+        if not util.test_if_header_dict(resource, conditions, url, tokens, resource.get_etag() or "[]"):
+            raise DAVError(HTTPStatus.PRECONDITION_FAILED, "'If' does not hold")
+
+
+def _settle_body(environ: WSGIEnvironment) -> None:
+    """Read and check a body that is no file before WsgiDAV does. Raises Refusal, BodyError."""
+    method, body = environ["REQUEST_METHOD"], read_body(environ)
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))  # WsgiDAV takes a chunked body for none
+    if method in ("LOCK", "PROPPATCH") and body:
+        root = document(body)
+        # WsgiDAV keeps the owner with the text after it, and can not read that again.
+        if method == "LOCK" and any((element.tail or "").strip() for element in root):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the body has text between its elements")
+
+
+def _settle_fields(environ: WSGIEnvironment, repository: Served) -> None:
+    """Give WsgiDAV the header fields so that it can not misread them. Raises Refusal."""
+    if environ["REQUEST_METHOD"] in ("MOVE", "COPY") and "HTTP_DESTINATION" in environ:
+        target = destination(environ["HTTP_DESTINATION"], host=environ["HTTP_HOST"], url=repository.url)
+        environ["HTTP_DESTINATION"] = quote(f"{repository.url}{target}")
+    if len(environ.get("HTTP_TIMEOUT", "")) > _LONGEST_TIMEOUT:
+        del environ["HTTP_TIMEOUT"]  # a wish that need not be granted, and int() refuses thousands of digits
+    util.parse_if_header_dict(environ)
+    conditions = environ["wsgidav.conditions.if"]
+    if conditions is not None:
+        # A list that WsgiDAV can not read it leaves out, which only narrows; one without a condition it takes
+        # for one that holds.
+        if not conditions or not all(each for lists in conditions.values() for each in lists):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "If can not be read")
+        tagged = [(key, lists) for tag, lists in conditions.items() for key in _keys(tag, repository.url)]
+        environ["wsgidav.conditions.if"] = dict(tagged)
+
+
+def _keys(tag: str, url: str) -> tuple[str, ...]:
+    """What WsgiDAV calls the resource that a list of conditions is tagged with: it leaves out our URL."""
+    try:
+        path = path_of(urlsplit(tag).path)
+        if tag != "*" and path.startswith(url):
+            name = quote(path[len(url) - 1 :].rstrip("/"))
+            return (name, f"{name}/")
+    except (BadName, ValueError):
+        pass
+    return (tag,)
 
 
 class _File(DAVNonCollection):  # type: ignore[misc]
@@ -213,8 +319,11 @@ class _File(DAVNonCollection):  # type: ignore[misc]
         return self
 
     def writelines(self, blocks: Iterable[bytes]) -> None:
-        """Take the body of a PUT (WsgiDAV gives it to an object that has this method)."""
-        place = self._place
+        """Take the body of a PUT (WsgiDAV gives it to an object that has this method).
+
+        `blocks` would be joined to be of one size; they are taken as they come instead.
+        """
+        place, body = self._place, self.environ["wsgi.input"]
         with _answering(self.environ):
             self._upload = Upload(
                 place.repository,
@@ -222,14 +331,14 @@ class _File(DAVNonCollection):  # type: ignore[misc]
                 Expected.of(self.environ),
                 most=self.provider.max_upload,
             )
-            for block in blocks:
+            while block := body.read1(_BLOCK):
                 self._upload.write(block)
 
     def close(self) -> None:
         """The end of the body."""
         assert self._upload is not None
         with _answering(self.environ):
-            self.environ[_ANSWER] = self._upload.finish()
+            self.environ[ANSWER] = self._upload.finish()
 
     def end_write(self, *, with_errors: bool) -> None:
         if self._upload:
@@ -239,51 +348,29 @@ class _File(DAVNonCollection):  # type: ignore[misc]
         place = self._place
         place.refuse_if_locked()
         with _answering(self.environ):
-            if place.repository.is_package_name(place.location_href):
-                answer = place.repository.remove(place.location_href, check=lambda: None)
-                self.environ[_ANSWER] = wait_for(answer)
-            else:
-                os.unlink(place.file_path)
-                make_sure_of(os.path.dirname(place.file_path))
+            self.environ[ANSWER] = moves.remove_file(place.repository, place.location_href)
         self.remove_all_properties(recursive=True)
         self.remove_all_locks(recursive=True)
         return True
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
         place = self._place
-        staged = place.aside()
-        try:
-            with _answering(self.environ):
-                shutil.copyfile(place.file_path, staged)
-                fsync_file(staged)
-                self.environ[_ANSWER] = self._publish(dest_path, staged, departs=None)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(staged)
+        with _answering(self.environ):
+            self.environ[ANSWER] = moves.copy_file(
+                place.repository, place.location_href, dest_path.strip("/")
+            )
         place.copy_properties(dest_path)
         return True
 
     def handle_move(self, dest_path: str) -> bool:
         place = self._place
         with _answering(self.environ):
-            fsync_file(place.file_path)
-            self.environ[_ANSWER] = self._publish(dest_path, place.file_path, departs=place.location_href)
+            self.environ[ANSWER] = moves.move_file(
+                place.repository, place.location_href, dest_path.strip("/")
+            )
         place.move_properties(dest_path)
         self.remove_all_locks(recursive=True)
         return True
-
-    def _publish(self, dest_path: str, staged: str, *, departs: str | None) -> Answer:
-        repository = self._place.repository
-        target = dest_path.strip("/")
-        inspection = None
-        if repository.is_package_name(target) and (size := os.stat(staged).st_size):
-            with open(staged, "rb", buffering=0) as stream:
-                inspection = inspect(stream, size=size)
-        replaced = os.path.isdir(repository.path(target))
-        if replaced:
-            self._place.throw_away(target)
-        answer = publish(repository, target, staged=staged, inspection=inspection, departs=departs)
-        return replace(answer, status=HTTPStatus.NO_CONTENT) if replaced else answer
 
 
 class _Directory(DAVCollection):  # type: ignore[misc]
@@ -301,19 +388,8 @@ class _Directory(DAVCollection):  # type: ignore[misc]
         return self._status.st_mtime
 
     def get_member_names(self) -> list[str]:
-        """The names to show; one that is not UTF-8 can not be told in XML and is left out."""
-        with os.scandir(self._place.file_path) as entries:
-            names = [
-                entry.name
-                for entry in entries
-                if not is_hidden(entry.name) and entry.name.isprintable() and self._is_shown(entry)
-            ]
-        return sorted(names)
-
-    def _is_shown(self, entry: os.DirEntry[str]) -> bool:
-        place = self._place
-        prefix = f"{place.location_href}/" if place.location_href else ""
-        return not entry.is_symlink() or place.repository.resolve(f"{prefix}{entry.name}") is not None
+        """Only asked for by WsgiDAV's own PROPFIND and its way of removing, which are not used here."""
+        return []
 
     def create_empty_resource(self, name: str) -> _File:
         path = f"{self.path.rstrip('/')}/{name}"
@@ -329,34 +405,32 @@ class _Directory(DAVCollection):  # type: ignore[misc]
         with _answering(self.environ):
             os.mkdir(os.path.join(self._place.file_path, name))
             make_sure_of(self._place.file_path)
-            self.environ[_ANSWER] = Answer(HTTPStatus.CREATED)
+            self.environ[ANSWER] = Answer(HTTPStatus.CREATED)
 
     def handle_delete(self) -> bool:
         place = self._place
         place.refuse_if_locked()
         with _answering(self.environ):
-            self.environ[_ANSWER] = place.throw_away(place.location_href)
+            self.environ[ANSWER] = moves.remove_directory(place.repository, place.location_href)
         self.remove_all_properties(recursive=True)
         self.remove_all_locks(recursive=True)
         return True
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
         place = self._place
-        staged = place.aside()
         with _answering(self.environ):
-            try:
-                _copy_tree(place.file_path, staged, whole=depth_infinity)
-                self.environ[_ANSWER] = place.rename_directory(staged, dest_path)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
-        place.copy_properties(dest_path)
+            self.environ[ANSWER] = moves.copy_directory(
+                place.repository, place.location_href, dest_path.strip("/"), whole=depth_infinity
+            )
+        place.copy_properties(dest_path, whole=depth_infinity)
         return True
 
     def handle_move(self, dest_path: str) -> bool:
         place = self._place
         with _answering(self.environ):
-            self.environ[_ANSWER] = place.rename_directory(place.file_path, dest_path)
-            place.repository.look(place.location_href)
+            self.environ[ANSWER] = moves.move_directory(
+                place.repository, place.location_href, dest_path.strip("/")
+            )
         place.move_properties(dest_path)
         self.remove_all_locks(recursive=True)
         return True
@@ -371,11 +445,6 @@ class _Place:
         self.location_href: str = resource.path.strip("/")
         self.file_path = self.repository.path(self.location_href)
 
-    def aside(self) -> str:
-        """A new name in staging."""
-        with _answering(self._resource.environ):
-            return os.path.join(self.repository.staging(), f"dav-{uuid.uuid4().hex}")
-
     def refuse_if_locked(self) -> None:
         """Raise DAVError (423) when a lock that the request does not hold is on this or below it.
 
@@ -389,63 +458,10 @@ class _Place:
             principal=environ["wsgidav.user_name"],
         )
 
-    def throw_away(self, location_href: str) -> Answer:
-        """Remove a directory at once, and wait until its packages are unlisted."""
-        away = self.aside()
-        path = self.repository.path(location_href)
-        os.rename(path, away)
-        make_sure_of(os.path.dirname(path))
-        answer = wait_for(self.repository.look(location_href))
-        shutil.rmtree(away)
-        return answer
-
-    def rename_directory(self, path: str, dest_path: str) -> Answer:
-        """Give a directory its name, in the place of what had it, and wait until its packages are listed."""
-        target = self.repository.path(dest_path.strip("/"))
-        away = self.aside()
-        replaced = os.path.lexists(target)
-        if replaced:
-            os.rename(target, away)
-        try:
-            os.rename(path, target)
-        except OSError:
-            if replaced:
-                os.rename(away, target)
-            raise
-        make_sure_of(os.path.dirname(target), os.path.dirname(path))
-        answer = wait_for(self.repository.look(dest_path.strip("/")))
-        if replaced:
-            shutil.rmtree(away) if os.path.isdir(away) else os.unlink(away)
-        created = answer.status is HTTPStatus.NO_CONTENT and not replaced
-        return Answer(HTTPStatus.CREATED if created else answer.status, answer.revision, text=answer.text)
-
-    def copy_properties(self, dest_path: str) -> None:
-        self._transfer(dest_path, lambda properties, here, there: properties.copy_properties(here, there))
+    def copy_properties(self, dest_path: str, *, whole: bool = True) -> None:
+        properties = self._resource.provider.prop_manager
+        properties.copy_properties(self._resource.get_ref_url(), quote(dest_path), whole=whole)
 
     def move_properties(self, dest_path: str) -> None:
-        self._transfer(
-            dest_path,
-            lambda properties, here, there: properties.move_properties(here, there, with_children=True),
-        )
-
-    def _transfer(self, dest_path: str, how: Callable[[Any, str, str], None]) -> None:
-        provider = self._resource.provider
-        there = provider.get_resource_inst(dest_path, self._resource.environ)
-        if there is not None:
-            how(provider.prop_manager, self._resource.get_ref_url(), there.get_ref_url())
-
-
-def _copy_tree(source: str, target: str, *, whole: bool) -> None:
-    """Copy a directory, `whole` with what is in it; all but its own name is durable then. Raises OSError."""
-    os.mkdir(target)
-    with os.scandir(source) as entries:
-        for entry in entries if whole else ():
-            copy = os.path.join(target, entry.name)
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), copy)
-            elif entry.is_dir():
-                _copy_tree(entry.path, copy, whole=True)
-            else:
-                shutil.copyfile(entry.path, copy)
-                fsync_file(copy)
-    fsync_directory(target)
+        properties = self._resource.provider.prop_manager
+        properties.move_properties(self._resource.get_ref_url(), quote(dest_path))

@@ -66,6 +66,8 @@ class Served:
     url: str  # begins and ends with a slash
     root: str
     staging: Callable[[], str]  # a directory on the same file system; raises RepowatchError when it is away
+    is_local: Callable[[], bool]  # whether it lies on a file system that answers at once, or fails
+    reserve: int | None  # bytes of free space that uploads leave; None: a small part of the disk
     replace: bool  # whether other content may come under an existing package name
     is_package_name: Callable[[str], bool]
     may_lead_to: Callable[[str], bool]  # whether symbolic links may lead to a path

@@ -13,7 +13,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -22,12 +22,19 @@ from repowatch.model.digests import Inspection, Inspector
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
 from repowatch.system.files import make_directories, make_sure_of, remove_if_there
+from repowatch.web.body import BodyError
 from repowatch.web.conditions import Conditions, evaluate
+from repowatch.web.intake import Intake
 from repowatch.web.served import Served
 
 log = logging.getLogger(__name__)
 
+ANSWER = "repowatch.answer"  # where in the environment what became of a change is left
+
 PATIENCE = 30.0  # seconds that a client waits for its package to be listed; then it is told 202
+
+RESERVE = 256 << 20  # bytes of the disk that uploads leave, or 2 % of it where that is less
+LOOK_AGAIN = 64 << 20  # bytes of a body after which the free space is looked at again
 
 NO_CONDITIONS = Conditions()
 
@@ -63,6 +70,7 @@ class Answer:
     revision: int | None = None
     etag: str | None = None
     text: str = ""
+    sha256: str | None = None  # of the content that came
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +127,21 @@ class Upload:
         self._is_package = repository.is_package_name(location_href)
         self._inspector = Inspector(size=expected.length) if self._is_package else None
         self._sums = {name: hashlib.new(name) for name, _ in expected.digests}
-        self._descriptor = -1
+        if not self._is_package:
+            self._sums.setdefault("sha256", hashlib.sha256())  # of a package it is the pkgid
+        self._intake: Intake | None = None
         self._received: Callable[[], None] = lambda: None
         with told():
             staging = repository.staging()
+        self._staging = staging
+        self._look_again = LOOK_AGAIN
         self._staged = os.path.join(staging, f"upload-{uuid.uuid4().hex}")
         check_conditions(repository, location_href, expected.conditions)
         if most is not None and (expected.length or 0) > most:
             raise _too_large(most)
         with told():
-            if expected.length and expected.length > _free(staging):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._descriptor = os.open(
-                self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
-            )
+            self._leave_room(expected.length or 0)
+            self._intake = Intake(self._staged, hash_with=self._hash)
         if self._is_package:
             self._received = repository.expect()
 
@@ -141,26 +150,33 @@ class Upload:
         self._count += len(data)
         if self._most is not None and self._count > self._most:
             raise _too_large(self._most)
+        with told():
+            if self._count > self._look_again:
+                self._look_again = self._count + LOOK_AGAIN
+                self._leave_room(0)
+            assert self._intake is not None
+            self._intake.take(data)
+
+    def _hash(self, data: bytes) -> None:
+        """Read the next bytes for all digests; in another thread, one block after the other."""
+        if self._inspector:
+            self._inspector.feed(data)
         for digest in self._sums.values():
             digest.update(data)
-        with told():
-            if self._inspector:
-                self._inspector.feed(data)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
 
     def finish(self) -> Answer:
         """Check the whole, make it durable, give it its name; what the client is to be told.
 
         Raises Refusal: 400, 409, 412, 422, 503, 507.
         """
-        self._compare()
+        assert self._intake is not None
         with told():
+            self._intake.finish_hashing()
+            self._compare()
             inspection = self._inspector.finish() if self._inspector and self._count else None
-            os.fsync(self._descriptor)
+            self._intake.sync()
             self._received()
-            return publish(
+            answer = publish(
                 self._repository,
                 self._location_href,
                 staged=self._staged,
@@ -168,17 +184,31 @@ class Upload:
                 conditions=self._expected.conditions,
                 patience=0 if self._expected.respond_async else PATIENCE,
             )
+        return replace(answer, sha256=inspection.pkgid if inspection else self._sum())
+
+    def _sum(self) -> str | None:
+        digest = self._sums.get("sha256")
+        return digest.hexdigest() if digest else None
 
     def discard(self) -> None:
         """Remove what is left in staging. Does nothing more after a success."""
         self._received()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._intake:
+            self._intake.close()
         try:
             remove_if_there(self._staged)
         except OSError as error:
             log.error("%s stays until the next start: %s", self._staged, error)
+
+    def _leave_room(self, coming: int) -> None:
+        """Raise OSError (ENOSPC) when what is still to come would take from the reserve."""
+        status = os.statvfs(self._staging)
+        free = status.f_bavail * status.f_frsize
+        reserve = self._repository.reserve
+        if reserve is None:
+            reserve = min(RESERVE, status.f_blocks * status.f_frsize // 50)
+        if coming + reserve > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _compare(self) -> None:
         wanted = self._expected.length
@@ -212,7 +242,7 @@ def publish(
             refuse_to_replace(repository.path(location_href))
 
     if not repository.is_package_name(location_href):
-        answer = _put_into_place(repository, location_href, staged, check)
+        answer = _put_into_place(repository, location_href, staged, check, departs=departs)
         if departs is not None and repository.is_package_name(departs):
             wait_for(repository.look(departs))
         return answer
@@ -230,7 +260,7 @@ def publish(
         )
         if listed := _wait(arrived, patience):
             return _told_of(repository, location_href, listed, inspection)
-    _put_into_place(repository, location_href, staged, check)
+    _put_into_place(repository, location_href, staged, check, departs=departs)
     for name in filter(None, (location_href, departs)):
         repository.look(name)
     return _later(repository, location_href)
@@ -275,14 +305,17 @@ def wait_for(answer: Future[Listed]) -> Answer:
         return Answer(HTTPStatus.ACCEPTED, text="done; the metadata will follow")
 
 
-def _put_into_place(repository: Served, location_href: str, staged: str, check: Callable[[], None]) -> Answer:
+def _put_into_place(
+    repository: Served, location_href: str, staged: str, check: Callable[[], None], *, departs: str | None
+) -> Answer:
     """Rename, durably."""
     check()
     target = repository.path(location_href)
     replaced = os.path.lexists(target)
     make_directories(os.path.dirname(target), below=repository.root)
     os.rename(staged, target)
-    make_sure_of(os.path.dirname(target), os.path.dirname(staged))
+    # A name in staging that comes back is removed at the next start; any other was a client's.
+    make_sure_of(os.path.dirname(target), *([os.path.dirname(staged)] if departs else []))
     etag = repository.etag(location_href, os.stat(target, follow_symlinks=False))
     return Answer(HTTPStatus.NO_CONTENT if replaced else HTTPStatus.CREATED, etag=etag)
 
@@ -311,6 +344,8 @@ def told() -> Iterator[None]:
         yield
     except Refusal:
         raise
+    except BodyError as error:
+        raise Refusal(error.status, str(error)) from error
     except BadPackage as error:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
     except Unfinished as error:
@@ -331,11 +366,6 @@ def _reason(error: OSError) -> str:
 
 def _too_large(most: int) -> Refusal:
     return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"larger than {most} bytes, the most that is taken")
-
-
-def _free(directory: str) -> int:
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize
 
 
 def _revision(repository: Served) -> int | None:

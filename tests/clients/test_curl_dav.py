@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
@@ -15,6 +20,15 @@ pytestmark = pytest.mark.client("curl")
 
 HELLO = "hello-1.0-1.noarch.rpm"
 OTHER = "other-1.0-1.noarch.rpm"
+
+LOCK = (
+    '<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>'
+    "<D:locktype><D:write/></D:locktype></D:lockinfo>"
+)
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+    '<D:propfind xmlns:D="DAV:"><D:prop>&b;</D:prop></D:propfind>'
+)
 
 
 @pytest.fixture
@@ -181,11 +195,7 @@ def test_the_repository_itself_and_its_metadata_stay(shared: Daemon, path: str) 
 def test_a_locked_package_is_not_written_without_its_token(
     corner: Corner, hello: bytes, tmp_path: Path
 ) -> None:
-    body = (
-        '<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>'
-        "<D:locktype><D:write/></D:locktype></D:lockinfo>"
-    )
-    token = curl("-X", "LOCK", "--data-binary", body, corner.url + HELLO).headers["Lock-Token"]
+    token = curl("-X", "LOCK", "--data-binary", LOCK, corner.url + HELLO).headers["Lock-Token"]
     make_rpm(tmp_path, summary="Another")
     assert upload(tmp_path / HELLO, corner.url).status == 423
     assert dav("DELETE", corner.url + HELLO).status == 423
@@ -203,3 +213,183 @@ def test_propfind_shows_one_level_and_nothing_hidden(corner: Corner) -> None:
     assert OTHER not in answer.text
     assert ".repowatch" not in dav("PROPFIND", corner.daemon.repository_url("rpm"), None, "Depth: 1").text
     assert dav("PROPFIND", corner.url, None, "Depth: infinity").status == 403
+
+
+@pytest.mark.parametrize("depth", ["2", "-1", "1,1", "00", "one", "9" * 400])
+def test_a_depth_that_is_none_is_refused(corner: Corner, depth: str) -> None:
+    answer = dav("PROPFIND", corner.url, None, f"Depth: {depth}")
+    assert answer.status == 400
+    assert len(answer.text.splitlines()) == 1
+
+
+def test_a_large_directory_is_told_on_a_connection_that_goes_on(corner: Corner) -> None:
+    names = {f"file-{number}" for number in range(500)}
+    for name in names:
+        (corner.path / name).touch()
+    connection = http.client.HTTPConnection(*corner.daemon.address, timeout=40)
+    for _ in range(2):
+        connection.request("PROPFIND", corner.href, headers={"Depth": "1"})
+        response = connection.getresponse()
+        told = {each.text for each in fromstring(response.read()).iter("{DAV:}href")}
+        assert told == {corner.href} | {corner.href + name for name in names}
+        assert response.getheader("Content-Length") is None
+        assert response.getheader("Connection") is None
+    connection.close()
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "PROPPATCH", "LOCK"])
+def test_entities_and_bodies_without_an_end_are_refused(corner: Corner, hello: bytes, method: str) -> None:
+    def send(body: str, *headers: str) -> int:
+        fields = [part for field in ("Depth: 0", *headers) for part in ("-H", field)]
+        return curl("-X", method, *fields, "--data-binary", "@-", corner.url + HELLO, stdin=body).status
+
+    large = f"<a>{' ' * 100_000}</a>"
+    assert send(BOMB) == 400
+    assert send("<a") == 400
+    assert send(large) == 413
+    assert send(large, "Transfer-Encoding: chunked") == 413
+    assert dav("PROPFIND", corner.url + HELLO, None, "Depth: 0").status == 207
+
+
+@pytest.mark.parametrize("method", ["DELETE", "MOVE", "COPY", "MKCOL"])
+def test_a_method_without_a_use_for_a_body_does_not_take_a_large_one(
+    corner: Corner, hello: bytes, method: str
+) -> None:
+    fields = ("-H", f"Destination: {corner.url}new", "--data-binary", "@-")
+    target = corner.url + ("new" if method == "MKCOL" else HELLO)
+    assert curl("-X", method, *fields, target, stdin="x" * 100_000).status == 413
+    assert corner.files() == {HELLO}
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_new_file_comes_as_davfs2_sends_it(corner: Corner, tmp_path: Path, tagged: bool) -> None:
+    """LOCK, an empty PUT, what there is of it, the file, UNLOCK: davfs2 1.7, dav_lock and dav_put."""
+    package = make_rpm(tmp_path)
+    locked = curl("-X", "LOCK", "-H", "Timeout: Second-300", "--data-binary", LOCK, corner.url + HELLO)
+    token = locked.headers["Lock-Token"]
+    assert locked.status == 201
+    holds = f"If: <{corner.url}{HELLO}> ({token})" if tagged else f"If: ({token})"
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert curl("-T", empty, "-H", holds, corner.url + HELLO).status == 204
+    assert curl("--head", corner.url + HELLO).headers["Content-Length"] == "0"
+    assert upload(package, corner.url).status == 423
+    assert upload(package, corner.url, holds).status == 204
+    assert corner.listed() == {HELLO}
+    assert token[1:-1] in dav("PROPFIND", corner.url + HELLO, None, "Depth: 0").text
+    assert curl("-X", "UNLOCK", "-H", f"Lock-Token: {token}", corner.url + HELLO).status == 204
+    assert (corner.path / HELLO).read_bytes() == package.read_bytes()
+
+
+@pytest.mark.parametrize("field", ["(", "()", "(Not)", "nonsense"])
+def test_a_condition_that_can_not_be_read_does_not_hold(corner: Corner, tmp_path: Path, field: str) -> None:
+    assert upload(make_rpm(tmp_path), corner.url, f"If: {field}").status == 400
+    assert corner.files() == set()
+
+
+def test_a_condition_is_held_against_the_url_that_it_is_tagged_with(corner: Corner, hello: bytes) -> None:
+    etag = curl("--head", corner.url + HELLO).headers["ETag"]
+    for condition, status in ((f"[{etag}]", 207), ('["other"]', 412)):
+        for tag in (corner.url + HELLO, corner.href + HELLO):
+            fields = ("Depth: 0", f"If: <{tag}> ({condition})")
+            assert dav("PROPFIND", corner.url + HELLO, None, *fields).status == status
+    assert dav("DELETE", corner.url + HELLO, None, f'If: <{corner.url}{HELLO}> (["other"])').status == 412
+    assert corner.files() == {HELLO}
+
+
+@pytest.mark.parametrize("method", ["MOVE", "COPY"])
+def test_the_scheme_of_a_destination_may_be_that_of_a_proxy(
+    corner: Corner, hello: bytes, method: str
+) -> None:
+    there = f"{corner.url}new.rpm".replace("http:", "https:")
+    assert dav(method, corner.url + HELLO, there).status == 201
+    assert "new.rpm" in corner.listed()
+
+
+@pytest.mark.parametrize("method", ["MOVE", "COPY"])
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://elsewhere.example{href}new.rpm", 502),
+        ("{url}../../other/new.rpm", 400),
+        ("{url}%2e%2e/new.rpm", 400),
+        ("{url}a%2Fnew.rpm", 400),
+        ("{url}a%00", 400),
+        ("{url}%ff", 400),
+        ("{url}new.rpm?a", 400),
+        ("ftp://host{href}new.rpm", 400),
+        ("new.rpm", 400),
+        ("{server}other/new.rpm", 502),
+        ("{server}rpm/", 403),
+        ("{server}rpm", 403),
+        ("{url}a;b.rpm", 501),
+    ],
+)
+def test_a_destination_that_is_none_in_the_repository_is_refused(
+    corner: Corner, hello: bytes, method: str, target: str, status: int
+) -> None:
+    there = target.format(url=corner.url, href=corner.href, server=corner.daemon.url)
+    answer = dav(method, corner.url + HELLO, there)
+    assert answer.status == status
+    assert len(answer.text.splitlines()) == 1
+    assert corner.files() == {HELLO}
+
+
+@contextmanager
+def reading(corner: Corner, name: str) -> Iterator[set[int]]:
+    """Have a client that reads a file again and again; the statuses that it is told."""
+    statuses: set[int] = set()
+    done, began = threading.Event(), threading.Event()
+
+    def read() -> None:
+        connection = http.client.HTTPConnection(*corner.daemon.address, timeout=40)
+        while not done.is_set():
+            connection.request("GET", corner.href + name)
+            response = connection.getresponse()
+            response.read()
+            statuses.add(response.status)
+            began.set()
+        connection.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        assert began.wait(20)
+        yield statuses
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("method", ["MOVE", "COPY"])
+def test_a_file_that_is_replaced_is_there_all_the_time(corner: Corner, method: str) -> None:
+    (corner.path / "read").write_text("old")
+    with reading(corner, "read") as statuses:
+        for number in range(100):
+            (corner.path / "new").write_text(f"new {number}")
+            assert dav(method, corner.url + "new", corner.url + "read").status == 204
+    assert statuses == {200}
+
+
+def test_a_package_that_is_replaced_is_there_all_the_time(
+    corner: Corner, tmp_path: Path, hello: bytes
+) -> None:
+    with reading(corner, HELLO) as statuses:
+        for number in range(15):
+            upload(make_rpm(tmp_path / str(number), "other", f"{number}"), corner.url + OTHER)
+            assert dav("MOVE", corner.url + OTHER, corner.url + HELLO).status == 204
+    assert statuses == {200}
+
+
+def test_a_directory_in_the_way_is_kept_when_the_move_is_refused(corner: Corner, tmp_path: Path) -> None:
+    names = directory_of_two(corner)
+    (corner.path / "d").rename(corner.path / "d.rpm")
+    corner.await_listed(*(f"d.rpm/{name}" for name in names))
+    damaged = make_rpm(tmp_path, "damaged")
+    append(damaged, data=b"?")
+    upload(damaged, corner.url + "damaged.bin")
+    assert dav("MOVE", corner.url + "damaged.bin", corner.url + "d.rpm").status == 422
+    assert corner.listed() == {f"d.rpm/{name}" for name in names}
+    upload(make_rpm(tmp_path), corner.url + "new.bin")
+    assert dav("MOVE", corner.url + "new.bin", corner.url + "d.rpm").status == 204
+    corner.await_listed("d.rpm")
