@@ -8,14 +8,23 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from getpass import getpass
+from typing import Any, TypeAlias
 
 from repowatch import __version__
-from repowatch.config import Config, RepositoryConfig, for_directories, load, parse_address, refuse_open_doors
+from repowatch.config import (
+    Config,
+    RepositoryConfig,
+    addresses_of,
+    for_directories,
+    load,
+    parse_address,
+    refuse_open_doors,
+)
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.opening import open_index
 from repowatch.repository.readers import Readers
@@ -33,8 +42,10 @@ is seen by dnf, yum and zypper within a moment.
   curl http://127.0.0.1:8080/rpm.repo                 a file for /etc/yum.repos.d
 """
 
-
 _OF_DIR = "the configuration that says what is excluded and followed in DIR"
+_INSTALLED = "/etc/repowatch/repowatch.yaml"
+
+_Add: TypeAlias = Callable[..., argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"repowatch {__version__}")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add_command in (
+        _add_serve,
+        _add_index,
+        _add_verify,
+        _add_check_config,
+        _add_passwd,
+        _add_status,
+        _add_who,
+    ):
+        add_command(commands.add_parser)
+    return parser
 
-    serve = commands.add_parser(
+
+def _add_serve(add: _Add) -> None:
+    serve = add(
         "serve",
         help="watch, index and serve directories",
         description="Watch, index and serve each DIR as a repository at /<its name>/, or what FILE "
@@ -75,7 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", help="the configuration (YAML) to use in the place of DIRs"
     )
     serve.add_argument(
-        "--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:8080); port 0 is any"
+        "--listen",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="where to listen: HOST:PORT (default 127.0.0.1:8080; port 0 is any), unix:PATH, "
+        "http://HOST:PORT or https://HOST:PORT; may be given more than once",
     )
     serve.add_argument(
         "--allow-anonymous-upload",
@@ -85,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--verbose", action="store_true", help="log more")
     serve.set_defaults(run=_serve)
 
-    index = commands.add_parser(
+
+def _add_index(add: _Add) -> None:
+    index = add(
         "index",
         help="bring DIR/repodata up to date once",
         description="Bring DIR/repodata up to date and exit: a fast `createrepo_c --update` that lists "
@@ -95,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--config", metavar="FILE", help=_OF_DIR)
     index.set_defaults(run=_index)
 
-    verify = commands.add_parser(
+
+def _add_verify(add: _Add) -> None:
+    verify = add(
         "verify",
         help="compare the published metadata with the tree",
         description="Read every package of DIR and compare the result with the published metadata, byte for "
@@ -105,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--config", metavar="FILE", help=_OF_DIR)
     verify.set_defaults(run=_verify)
 
-    check = commands.add_parser(
+
+def _add_check_config(add: _Add) -> None:
+    check = add(
         "check-config",
         help="tell all mistakes in a configuration",
         description="Tell every mistake in FILE, each with its line. Exit code 2 if there is one.",
@@ -113,27 +148,65 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check_config)
 
-    status = commands.add_parser(
+
+def _add_passwd(add: _Add) -> None:
+    passwd = add(
+        "passwd",
+        help="add, change or remove a user",
+        description="Set the password of USER in FILE, which `users:` of the configuration names, and add "
+        "either where it is missing. Asks for the password, or reads one line where the input is no "
+        "terminal. A running daemon knows it within a second.",
+    )
+    passwd.add_argument("file", metavar="FILE", help="an htpasswd file; passwords are kept as bcrypt")
+    passwd.add_argument("user", metavar="USER")
+    passwd.add_argument("--delete", action="store_true", help="remove the user")
+    passwd.set_defaults(run=_passwd)
+
+
+def _add_status(add: _Add) -> None:
+    status = add(
         "status",
         help="what the running daemon says",
         description="Ask the running daemon for its repositories, revisions, and files that are not listed "
         "and why. Exit code 1 when it can not be asked, or when clients do not see what is in a tree.",
     )
     status.add_argument(
-        "--url", metavar="URL", help="where the daemon answers (default http://127.0.0.1:8080)"
+        "--url",
+        metavar="URL",
+        help="where the daemon answers: http://, https:// or unix:PATH (default http://127.0.0.1:8080)",
     )
     status.add_argument("--config", metavar="FILE", help="take the address from this configuration")
     status.add_argument("--json", action="store_true", help="print what the daemon sent, as it is")
     status.set_defaults(run=_status)
-    return parser
+
+
+def _add_who(add: _Add) -> None:
+    who = add(
+        "who",
+        help="who changed a package, as the audit knows",
+        description="Tell who uploaded, moved or removed PACKAGE, from where and when, oldest first: a line "
+        "of time, user, address, method, location, NEVRA and revision for each change. Exit code 1 when the "
+        "audit knows nothing of it.",
+    )
+    who.add_argument("package", metavar="PACKAGE", help="a NEVRA, a name, or a location")
+    source = who.add_mutually_exclusive_group()
+    source.add_argument(
+        "--config", metavar="FILE", default=_INSTALLED, help="where `audit:` stands (default %(default)s)"
+    )
+    source.add_argument("--audit", metavar="FILE", help="the audit itself")
+    who.add_argument("--json", action="store_true", help="print the changes as they were recorded")
+    who.set_defaults(run=_who)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from repowatch.daemon import Daemon  # noqa: PLC0415 - the doors take longer to load than `index` to run
+    # The doors take longer to load than `index` to run.
+    from repowatch.daemon import Daemon  # noqa: PLC0415
+    from repowatch.web.sockets import inherited  # noqa: PLC0415
 
     config = _configuration(options)
-    refuse_open_doors(config)
-    daemon = Daemon(config, progress=_Progress())
+    handed_over = inherited(tls=config.tls is not None)
+    refuse_open_doors(config, [parse_address(each.url) for each in handed_over] or None)
+    daemon = Daemon(config, progress=_Progress(), handed_over=handed_over)
     return daemon.run(
         ready=lambda url: print(f"ready {url}", flush=True), reload=lambda: _reload(options, config)
     )
@@ -152,11 +225,8 @@ def _configuration(options: argparse.Namespace) -> Config:
     if options.directories:
         raise UsageError("name directories or --config, not both")
     config = load(options.config)
-    if options.listen is not None:
-        try:
-            config = replace(config, listen=parse_address(options.listen))
-        except ValueError as error:
-            raise UsageError(f"--listen: {error}") from None
+    if options.listen:
+        config = replace(config, listen=addresses_of(options.listen))
     if options.allow_anonymous_upload:
         config = replace(config, allow_anonymous_upload=True)
     return config
@@ -242,19 +312,42 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace) -> int:
-    from urllib.request import urlopen  # noqa: PLC0415 - likewise
+def _passwd(options: argparse.Namespace) -> int:
+    from repowatch.web.users import remove_user, set_password  # noqa: PLC0415 - likewise
 
-    url = options.url
-    if url is None:
-        address = load(options.config).listen if options.config else "127.0.0.1:8080"
-        url = f"http://{address}"
+    if not options.delete:
+        done = "added" if set_password(options.file, options.user, _password()) else "changed"
+    elif remove_user(options.file, options.user):
+        done = "removed"
+    else:
+        raise RepowatchError(
+            f"{options.file}: there is no user {_printable(options.user)}; nothing is changed"
+        )
+    print(f"{options.file}: {options.user} {done}")
+    return 0
+
+
+def _password() -> bytes:
+    """The password from a prompt, typed twice, or the first line of what is piped in. Raises UsageError."""
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.readline().removesuffix(b"\n").removesuffix(b"\r")
     try:
-        with urlopen(f"{url.rstrip('/')}/-/api/v1/status", timeout=10) as answer:  # noqa: S310
-            text = answer.read().decode()
-            status = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise RepowatchError(f"{url} does not answer as repowatch does: {error}; is it running?") from None
+        first, again = getpass("Password: "), getpass("Once more: ")
+    except EOFError:
+        raise UsageError("no password was given; nothing is changed") from None
+    if first != again:
+        raise UsageError("the passwords are not the same; nothing is changed")
+    return first.encode("utf-8", "surrogateescape")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from repowatch.asking import DEFAULT, Door, ask, doors_of  # noqa: PLC0415 - likewise
+
+    if options.url is not None:
+        text = ask([Door(options.url)])
+    else:
+        text = ask(doors_of(load(options.config)) if options.config else [DEFAULT])
+    status = json.loads(text)
     if options.json:
         print(text, end="")
     else:
@@ -280,6 +373,33 @@ def _print_repository(repository: dict[str, Any]) -> None:
         print(f"  TROUBLE: {repository['trouble']}")
     for row in repository["rejected"]:
         print(f"  not listed: {_printable(row['location'])}: {_printable(row['reason'])}")
+
+
+def _who(options: argparse.Namespace) -> int:
+    from repowatch.system.audit import answers  # noqa: PLC0415 - likewise
+
+    audit = options.audit or load(options.config).audit
+    if audit is None:
+        raise UsageError(f"{options.config}: no `audit:` is configured; name the file with --audit")
+    found = False
+    for change in answers(audit, options.package):
+        found = True
+        print(json.dumps(change) if options.json else _told(change))
+    if not found:
+        print(f"{audit}: nothing is known of {_printable(options.package)}", file=sys.stderr)
+    return 0 if found else 1
+
+
+def _told(change: dict[str, Any]) -> str:
+    """One change in a line; a dash for what is not known."""
+    location = f"{change.get('repository')}/{change.get('location')}"
+    if change.get("destination"):
+        location += f" -> {change['destination']}"
+    parts = [change.get(key) for key in ("at", "who", "address", "method")]
+    parts += [location, change.get("nevra"), change.get("revision")]
+    line = "  ".join(_printable("-" if part is None else str(part)) for part in parts)
+    status = change.get("status")
+    return f"{line}  refused: {status}" if isinstance(status, int) and status >= 400 else line
 
 
 def _printable(text: str) -> str:

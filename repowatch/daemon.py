@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import socket
 import sys
-import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from repowatch import __version__
-from repowatch.config import Config, RepositoryConfig, TcpAddress
-from repowatch.errors import UsageError
+from repowatch.config import Config, RepositoryConfig
+from repowatch.doors import Doors
 from repowatch.opening import Progress, open_index
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -28,8 +28,7 @@ from repowatch.repository.watcher import Watcher
 from repowatch.system.clock import SystemClock
 from repowatch.system.threads import Thread, give_way
 from repowatch.web.served import Served
-from repowatch.web.server import Server
-from repowatch.web.site import Site
+from repowatch.web.sockets import Listening
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +75,15 @@ class _Repository:
         self.thread.join()
         self.index.close()
 
-    def served(self) -> Served:
+    def served(self, *, reserve: int | None) -> Served:
         """What the doors get to know."""
         return Served(
             name=self.config.name,
             url=self.config.url,
             root=self.index.root,
             staging=self.index.home.open_staging,
+            is_local=lambda: self.watcher.mode != "polling",
+            reserve=reserve,
             replace=self.config.replace == "allow",
             is_package_name=self.index.tree.is_package_name,
             may_lead_to=self.index.tree.may_lead_to,
@@ -120,22 +121,25 @@ class _Repository:
 class Daemon:
     """Everything that `repowatch serve` runs."""
 
-    def __init__(self, config: Config, *, progress: Progress) -> None:
+    def __init__(self, config: Config, *, progress: Progress, handed_over: Sequence[Listening] = ()) -> None:
+        """`handed_over`: listening sockets of systemd, in the place of those that are configured."""
         self._config = config
+        self._doors = Doors(config, handed_over=handed_over, version=__version__)
         self._progress = progress
-        self._stop = threading.Event()
+        self._stopping = False
         self._failed: str | None = None
-        self._address = config.listen
+        # A SimpleQueue, because a signal handler may interrupt whoever holds another's lock.
+        self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def run(self, *, ready: Callable[[str], None], reload: Callable[[], None]) -> int:
-        """Start, say so with the base URL, run until a signal; the exit code.
+        """Start, say so with the URL of each address, run until a signal; the exit code.
 
         Raises RepowatchError when it can not start.
         """
         sys.setswitchinterval(SWITCH)
-        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
-        signal.signal(signal.SIGINT, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: reload())
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        signal.signal(signal.SIGINT, lambda *_: self._stop())
+        signal.signal(signal.SIGHUP, lambda *_: self._news.put(lambda: self._again(reload)))
         with contextlib.ExitStack() as stack:
             readers = Readers()
             stack.callback(readers.close)
@@ -145,11 +149,14 @@ class Daemon:
             )
             repositories = self._start_repositories(stack, readers, pool)
             self._await_first(repositories)
-            if not self._stop.is_set():
-                server = self._start_server([each.served() for each in repositories])
-                stack.callback(server.stop)
-                ready(f"http://{self._address}/")
-            self._stop.wait()
+            if not self._stopping:
+                reserve = self._config.limits.reserve
+                served = [each.served(reserve=reserve) for each in repositories]
+                for url in self._doors.open(served, failed=self._fail):
+                    ready(url if url.startswith("unix:") else f"{url}/")
+                stack.callback(self._doors.close)
+            while not self._stopping:
+                self._news.get()()
             log.info("stopping")
         return 1 if self._failed else 0
 
@@ -174,37 +181,18 @@ class Daemon:
         while (
             any(each.index.publication is None and not each.updater.trouble for each in repositories)
             and clock.monotonic() < patience_ends
-            and not self._stop.wait(0.01)
+            and not self._stopping
         ):
-            pass
+            time.sleep(0.01)
 
-    def _start_server(self, served: Sequence[Served]) -> Server:
-        site = Site(
-            served,
-            base_url=lambda: self._config.public_url or f"http://{_told_host(self._address)}",
-            max_upload=self._config.max_upload,
-            version=__version__,
-        )
-        listen = self._config.listen
-        server = Server(site, host=listen.host, port=listen.port, name=f"repowatch/{__version__}")
-        try:
-            host, port = server.bind()
-        except OSError as error:
-            raise UsageError(
-                f"can not listen on {listen}: {error.strerror or error}; choose another address (--listen), "
-                "or stop what has it"
-            ) from error
-        self._address = TcpAddress(host, port)
-        server.start(failed=self._fail)
-        return server
+    def _again(self, reload: Callable[[], None]) -> None:
+        self._doors.reopen()
+        reload()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._news.put(lambda: None)
 
     def _fail(self, part: str) -> None:
         self._failed = part
-        self._stop.set()
-
-
-def _told_host(address: TcpAddress) -> str:
-    """The address that clients are told where no public_url is configured."""
-    if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return f"{socket.getfqdn()}:{address.port}"
-    return str(address)
+        self._stop()

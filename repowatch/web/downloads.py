@@ -8,14 +8,15 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from itertools import pairwise
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from repowatch.errors import RepowatchError
 from repowatch.web.conditions import Conditions, evaluate, http_date, if_range_holds, modification_time
+from repowatch.web.outgoing import FilePart, Outgoing
 
 BLOCK = 256 * 1024  # bytes
 MOST_RANGES = 16
@@ -28,10 +29,6 @@ _CLOSED = -1
 _RANGE = re.compile("([0-9]+)-([0-9]*)|-([0-9]+)")
 
 Headers = list[tuple[str, str]]
-
-
-class ShortFileError(RepowatchError):
-    """A file became shorter while it was sent; the connection has to be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +55,39 @@ class _Answer:
 
 
 class FileBody:
-    """The content of one answer, read from `descriptor` in blocks; owns and closes it.
+    """The content of one answer: bytes, and parts of the file behind `descriptor`, which it owns.
 
-    Iterating raises ShortFileError where the file ends before the content does.
+    A server lays it out (`lay_out`), so that the file goes straight from the kernel.
     """
 
-    __slots__ = ("_blocks", "_descriptor")
+    __slots__ = ("_content", "_descriptor")
 
-    def __init__(self, descriptor: int, content: Sequence[bytes | range], *, name: object) -> None:
+    def __init__(self, descriptor: int, content: Sequence[bytes | range]) -> None:
         self._descriptor = descriptor
-        self._blocks = _blocks(descriptor, content, name=name)
+        self._content = content
+
+    def lay_out(self, outgoing: Outgoing) -> None:
+        """Put the content into what is to be sent; the file is closed when that is done."""
+        for piece in self._content:
+            if isinstance(piece, bytes):
+                outgoing.write(piece)
+            else:
+                outgoing.write_file(FilePart(self._descriptor, piece.start, piece.stop))
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
+            outgoing.when_done(partial(os.close, descriptor))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._blocks
+        """The content in blocks, for a WSGI server that does not lay it out. Raises ShortFileError."""
+        for piece in self._content:
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            part = FilePart(self._descriptor, piece.start, piece.stop)
+            while self._descriptor != _CLOSED and part.position < part.stop:
+                yield part.read(BLOCK)
 
     def close(self) -> None:
-        # The blocks end first: the number of a closed descriptor may soon be another file's.
-        self._blocks.close()
         descriptor, self._descriptor = self._descriptor, _CLOSED
         if descriptor != _CLOSED:
             os.close(descriptor)
@@ -101,7 +114,7 @@ def send_file(
     except OSError as error:
         answer = _refusal_of(error)
         start_response(answer.status, answer.headers)
-        return () if environ["REQUEST_METHOD"] == "HEAD" else FileBody(_CLOSED, answer.content, name=target)
+        return () if environ["REQUEST_METHOD"] == "HEAD" else FileBody(_CLOSED, answer.content)
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
@@ -115,7 +128,7 @@ def send_file(
     if environ["REQUEST_METHOD"] == "HEAD" or not answer.content:
         os.close(descriptor)
         return ()
-    return FileBody(descriptor, answer.content, name=target)
+    return FileBody(descriptor, answer.content)
 
 
 def requested_ranges(field: str, *, size: int) -> list[range] | None:
@@ -252,19 +265,3 @@ def _refusal(status: HTTPStatus, reason: str) -> _Answer:
 
 def _line(status: HTTPStatus) -> str:
     return f"{status.value} {status.phrase}"
-
-
-def _blocks(descriptor: int, content: Sequence[bytes | range], *, name: object) -> Generator[bytes]:
-    for piece in content:
-        if isinstance(piece, bytes):
-            yield piece
-            continue
-        position = piece.start
-        while position < piece.stop:
-            block = os.pread(descriptor, min(BLOCK, piece.stop - position), position)
-            if not block:
-                raise ShortFileError(
-                    f"{name}: ended at byte {position} while bytes up to {piece.stop} were sent"
-                )
-            position += len(block)
-            yield block

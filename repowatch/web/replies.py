@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse
 
 Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A short answer that was decided before the application is called."""
+
+    status: HTTPStatus
+    text: str
+    headers: Headers = field(default_factory=list)
+
+    def through(self, start_response: StartResponse) -> Iterable[bytes]:
+        return plain(start_response, self.status, self.text, self.headers)
+
 
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 

@@ -1,91 +1,259 @@
-"""The door to cheroot: sockets, threads, and an orderly end.
+"""The door to cheroot: its workers serve the connections that `connections` keeps.
 
-Waiting uploads hold a thread each, so their number is bounded well below that of all threads: whatever
-waits for a publication, there are threads left for everybody else.
+cheroot's own connection manager gives a worker to each client that is silent, and its parser takes what
+RFC 9112 forbids; neither is used. What we rely on beyond what cheroot documents is all in this file: a
+worker calls `communicate` of what was put into `requests`, then the server's `put_conn` where that was true,
+and else `close`; at the end the pool asks for `rfile.closed` and shuts `socket`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
+import ssl
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from cheroot.server import HTTPConnection
 from cheroot.wsgi import Server as CherootServer
 
 from repowatch.system.threads import Thread
-from repowatch.web.replies import plain
+from repowatch.web.access import AccessLog
+from repowatch.web.connections import Limits, Loop, Wire
+from repowatch.web.guard import Login
+from repowatch.web.head import BadHead, Head
+from repowatch.web.replies import Reply
+from repowatch.web.request import Request, last_lines
+from repowatch.web.site import Site
+from repowatch.web.sockets import Listening
+from repowatch.web.tls import identity_of
 
 log = logging.getLogger(__name__)
 
-UPLOADS = 256  # changes in hand at once; one more is told 503 and may come back
 OTHERS = 32  # threads that changes never take
-CLOSING = 35  # seconds that requests in hand get on stop: an upload waits 30 s for its publication
+LOGINS = 2  # passwords that are checked at once: bcrypt computes
+WAITING_LOGINS = 256  # one more is told 503
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
 
 class Server:
-    """One listening socket and its threads."""
+    """The listening sockets, the loop, and the workers."""
 
-    def __init__(self, application: WSGIApplication, *, host: str, port: int, name: str) -> None:
-        self._slots = threading.BoundedSemaphore(UPLOADS)
-        self._application = application
-        self._server = CherootServer(
-            (host, port),
-            self._admitted,
-            numthreads=UPLOADS + OTHERS,
-            server_name=name,
-            request_queue_size=1024,
-            timeout=60,
-            shutdown_timeout=CLOSING,
+    def __init__(
+        self,
+        site: Site,
+        *,
+        listening: Sequence[Listening],
+        name: str,
+        limits: Limits,
+        uploads: int = 256,
+        grace: float = 30.0,
+        context: Callable[[], ssl.SSLContext],
+        access: AccessLog | None = None,
+    ) -> None:
+        """`uploads` changes are in hand at once; on stop, requests get `grace` seconds to finish."""
+        self._site = site
+        self._grace = grace
+        self._access = access
+        self._name = name
+        self._slots = threading.BoundedSemaphore(uploads)
+        self._logins = ThreadPoolExecutor(LOGINS, thread_name_prefix="login")
+        self._waiting_logins = threading.BoundedSemaphore(WAITING_LOGINS)
+        self._loop = Loop(
+            listening,
+            limits=limits,
+            context=context,
+            answer=self._answer,
+            refuse=self._refuse,
+            resume=self._resume,
+            turned=access.flush if access else _nothing,
         )
-        setattr(self._server, "error_log", _log)  # noqa: B010 - cheroot's own extension point, untyped
+        self._cheroot = _Cheroot(self._loop, threads=uploads + OTHERS, name=name)
         self._thread: Thread | None = None
 
-    def bind(self) -> tuple[str, int]:
-        """Take the address; requests are answered after `start`. The real host and port. Raises OSError."""
-        try:
-            self._server.prepare()
-        except OSError as error:
-            # cheroot puts what the kernel said into the middle of a text of its own.
-            if number := re.search(r"\[Errno (\d+)\]", str(error)):
-                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-            raise
-        host, port = self._server.bind_addr[:2]
-        return host, port
-
-    def start(self, *, failed: Any) -> None:
-        self._thread = Thread("server", self._server.serve, failed=failed)
+    def start(self, *, failed: Callable[[str], None]) -> None:
+        """Answer requests. `failed` is told when the loop has ended unexpectedly."""
+        self._cheroot.requests.start()
+        self._thread = Thread("server", self._loop.run, failed=failed)
         self._thread.start()
 
     def stop(self) -> None:
-        """No new connections; requests in hand finish."""
-        self._server.stop()
+        """No new connections; requests in hand finish, or are cut when the time is over."""
+        self._loop.stop()
+        ends = time.monotonic() + self._grace
+        while self._loop.busy and time.monotonic() < ends:
+            time.sleep(0.01)
+        if cut := self._loop.busy:
+            log.warning("%d requests did not finish in %g seconds and are cut", cut, self._grace)
+        self._loop.end()
         if self._thread:
-            self._thread.join(CLOSING)
+            self._thread.join(5)
+        self._logins.shutdown(cancel_futures=True)
+        self._cheroot.requests.stop(5)
 
-    def _admitted(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in _READING:
-            return self._application(environ, start_response)
-        return self._in_a_slot(environ, start_response)
+    # In the loop's thread.
 
-    def _in_a_slot(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-        if not self._slots.acquire(blocking=False):
-            headers = [("Retry-After", "1"), ("Connection", "close")]
-            yield from plain(
-                start_response, HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads at once", headers
+    def _answer(self, wire: Wire, head: Head) -> None:
+        if wire.owner is None:
+            wire.owner = _Connection(self._cheroot, wire)
+        connection: _Connection = wire.owner
+        request = connection.request = Request(
+            wire, head, name=self._name, certificate=connection.certificate, access=self._access
+        )
+        try:
+            verdict = self._site.admit(request.environ)
+            if verdict is None:
+                self._go_on(connection, request)
+            elif isinstance(verdict, Login):
+                self._log_in(connection, verdict)
+            else:
+                request.reply(verdict)
+        except Exception:
+            log.exception("unexpected error in %s %s", head.method, head.target)
+            request.fail()
+
+    def _go_on(self, connection: _Connection, request: Request) -> None:
+        """A request that may: answered here when it reads a file, else given to a worker."""
+        if request.head.method in ("GET", "HEAD") and request.head.length == 0:
+            body = self._site.quick(request.environ, request.start_response)
+            if body is not None:
+                request.deliver(body)
+                return
+        if not self._take_slot(request):
+            request.reply(
+                Reply(HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads at once", [("Retry-After", "1")])
             )
             return
+        self._loop.take(connection.wire)
+        self._give_to_worker(connection, request)
+
+    def _take_slot(self, request: Request) -> bool:
+        """Changes may wait for a publication, so they are bounded well below the threads there are."""
+        if request.head.method in _READING:
+            return True
+        if not self._slots.acquire(blocking=False):
+            return False
+        request.when_answered(self._slots.release)
+        return True
+
+    def _give_to_worker(self, connection: _Connection, request: Request) -> None:
+        connection.task = lambda: request.respond_by(self._site)
+        self._cheroot.requests.put(connection)
+
+    def _log_in(self, connection: _Connection, login: Login) -> None:
+        request = connection.request
+        if not self._waiting_logins.acquire(blocking=False):
+            request.reply(
+                Reply(HTTPStatus.SERVICE_UNAVAILABLE, "too many logins at once", [("Retry-After", "1")])
+            )
+            return
+        self._loop.take(connection.wire)
+
+        def check() -> None:
+            try:
+                verdict = login.check()
+                if verdict is None and not self._take_slot(request):
+                    busy = [("Retry-After", "1")]
+                    verdict = Reply(HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads at once", busy)
+                if verdict is None:
+                    self._give_to_worker(connection, request)
+                    return
+                request.reply(verdict)
+            except Exception:
+                log.exception("unexpected error in a login")
+                request.fail()
+            finally:
+                self._waiting_logins.release()
+            self._loop.give_back(connection.wire)
+
+        self._logins.submit(check)
+
+    def _refuse(self, wire: Wire, error: BadHead) -> None:
+        text = f"{error}\n".encode()
+        head = (
+            f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n"
+            "Content-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(text)}\r\nConnection: close\r\n"
+        ).encode("latin-1")
+        last = last_lines(int(time.time()), self._name).encode("ascii")
+        wire.outgoing.write(head + last + text)
+        if self._access:
+            self._access.note(
+                address=wire.address,
+                user=None,
+                request_line="-",
+                status=error.status.value,
+                sent=len(text),
+                referer=None,
+                agent=None,
+                at=time.time(),
+            )
+
+    def _resume(self, wire: Wire) -> None:
+        """The next block of an answer has to be made: a worker's job."""
+        wire.owner.task = _nothing
+        self._cheroot.requests.put(wire.owner)
+
+
+class _Cheroot(CherootServer):
+    """cheroot's server, of which the workers are used."""
+
+    can_add_keepalive_connection = True
+    protocol = "HTTP/1.1"
+
+    def __init__(self, loop: Loop, *, threads: int, name: str) -> None:
+        super().__init__(("127.0.0.1", 0), None, numthreads=threads, server_name=name)
+        self._loop = loop
+        self.software = name
+
+    def put_conn(self, conn: _Connection) -> None:
+        self._loop.give_back(conn.wire)
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        log.log(level, "%s", msg.strip(), exc_info=traceback)
+
+
+class _Unread:
+    """What cheroot would read a connection through; it asks whether it is closed when workers are to end."""
+
+    closed = False
+
+
+class _Connection(HTTPConnection):
+    """A connection as cheroot's workers and requests know it."""
+
+    def __init__(self, server: _Cheroot, wire: Wire) -> None:
+        super().__init__(
+            server, wire.socket, lambda _sock, mode, _size: wire.outgoing if "w" in mode else _Unread()
+        )
+        self.wire = wire
+        self.remote_addr = wire.address
+        self.remote_port = wire.port
+        self.certificate = identity_of(wire.socket) if isinstance(wire.socket, ssl.SSLSocket) else None
+        self.request: Request
+        self.task: Callable[[], None] = _nothing
+
+    def communicate(self) -> bool:
+        """A worker's turn: do what is to be done, send what the client takes, give the connection back."""
         try:
-            yield from self._application(environ, start_response)
-        finally:
-            self._slots.release()
+            self.task()
+            self.wire.outgoing.advance(self.wire.socket, make=True)
+        except OSError as error:
+            log.debug("the connection from %s ended: %s", self.remote_addr, error)
+            self.request.cut()
+        except Exception:
+            log.exception("an answer to %s failed and is cut off", self.remote_addr)
+            self.request.cut()
+        return True
+
+    def close(self) -> None:
+        """A worker that fails calls this; only the loop closes sockets."""
+        self.request.cut()
+        self.server.put_conn(self)
 
 
-def _log(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-    log.log(level, "%s", message.strip(), exc_info=traceback)
+def _nothing() -> None:
+    pass

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from repowatch.web import status as says
 from repowatch.web.dav import application
+from repowatch.web.destination import destination
 from repowatch.web.downloads import send_file
+from repowatch.web.guard import Act, Guard, Login
 from repowatch.web.listing import DirectoryEntry, render
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
-from repowatch.web.replies import as_json, page, plain
+from repowatch.web.records import Recorder
+from repowatch.web.replies import Reply, as_json, page, plain
+from repowatch.web.rules import Action
 from repowatch.web.served import Served, content_type
+from repowatch.web.uploads import Refusal
 
 log = logging.getLogger(__name__)
+
+_ROUTE = "repowatch.route"
+_NO_REPOSITORY = "no repository has this URL"
+
+# O_NONBLOCK: opening a FIFO that nobody writes to would wait forever.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+_ACTIONS = {
+    "GET": Action.READ,
+    "HEAD": Action.READ,
+    "OPTIONS": Action.READ,
+    "PROPFIND": Action.READ,
+    "COPY": Action.READ,
+    "DELETE": Action.DELETE,
+    "MOVE": Action.DELETE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +54,104 @@ class _Door:
     def leads_to(self, path: str) -> bool:
         return path.startswith(self.url) or path == self.url.rstrip("/")
 
+    def location(self, path: str) -> str:
+        """The location_href that a path means, with its slash where it is a directory."""
+        location_href = path[len(self.url) :]
+        if location_href and not location_href.endswith("/"):
+            directory = os.path.isdir(self.repository.path(location_href))
+            return f"{location_href}/" if directory else location_href
+        return location_href
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a request is about."""
+
+    path: str
+    door: _Door | None
+
 
 class Site:
-    """The WSGI application that cheroot calls."""
+    """The WSGI application behind the server: `admit` first, then `quick` or the call itself."""
 
     def __init__(
         self,
         repositories: Sequence[Served],
         *,
+        guard: Guard,
         base_url: Callable[[], str],
         max_upload: int | None,
         version: str,
+        record: Recorder | None = None,
     ) -> None:
-        """`base_url` is what clients are told to begin with, without a slash at its end."""
+        """`base_url` is what clients are told to begin with, without a slash at its end.
+
+        `record` keeps an account of each change.
+        """
         self._repositories = tuple(repositories)
         self._doors = [
             _Door(each.url, each, application(each, max_upload=max_upload)) for each in repositories
         ]
+        self._guard = guard
         self._base_url = base_url
         self._version = version
+        self._record = record
+
+    def admit(self, environ: WSGIEnvironment) -> Reply | Login | None:
+        """Whether a request may go on, before anything of its body is read: None, why not, or a Login first.
+
+        Quick enough for the loop that collects the heads.
+        """
+        try:
+            path = path_of(environ["REQUEST_URI"])
+        except BadName as error:
+            self._guard.admit(environ, ())
+            return Reply(HTTPStatus.BAD_REQUEST, str(error))
+        door = self._door_to(path)
+        environ[_ROUTE] = _Route(path, door)
+        if door is None:
+            verdict = self._guard.admit(environ, (), ask_who=not path.startswith("/healthz"))
+            return verdict or _not_here(environ["REQUEST_METHOD"])
+        return self._guard.admit(environ, self._acts(environ, door, path))
+
+    def _door_to(self, path: str) -> _Door | None:
+        return next((door for door in self._doors if door.leads_to(path)), None)
+
+    def _acts(self, environ: WSGIEnvironment, door: _Door, path: str) -> list[Act]:
+        method = environ["REQUEST_METHOD"]
+        if method in ("GET", "HEAD"):
+            return [(Action.READ, door.repository.name, "")]
+        action = _ACTIONS.get(method, Action.WRITE)
+        location = door.location(path)
+        if method == "MKCOL":
+            location = f"{location.rstrip('/')}/"
+        acts = [(action, door.repository.name, location)]
+        if method in ("COPY", "MOVE") and (there := _destination(environ, door)) is not None:
+            target = door.location(f"{door.url}{there}")
+            if location == "" or location.endswith("/"):
+                target = f"{target.rstrip('/')}/"
+            acts.append((Action.WRITE, door.repository.name, target))
+        return acts
+
+    def quick(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes] | None:
+        """The answer to a GET or HEAD of a file, by a few system calls; None for what takes longer."""
+        route: _Route = environ[_ROUTE]
+        if route.door is None or not route.door.repository.is_local():
+            return None
+        repository = route.door.repository
+        location_href = route.path[len(repository.url) :]
+        if not location_href or location_href.endswith("/") or is_hidden(location_href):
+            return None
+        try:
+            descriptor = _open_where_it_seems(repository.path(location_href))
+        except FileNotFoundError:
+            return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+        except OSError:
+            return None
+        return _send(repository, location_href, descriptor, environ, start_response)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request that was admitted."""
         body = self._answer(environ, start_response)
         if environ["REQUEST_METHOD"] != "HEAD":
             return body
@@ -62,25 +160,23 @@ class Site:
         return ()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            path = path_of(environ["REQUEST_URI"])
-        except BadName as error:
-            return plain(start_response, HTTPStatus.BAD_REQUEST, str(error))
-        method = environ["REQUEST_METHOD"]
-        reading = method in ("GET", "HEAD")
-        door = next((door for door in self._doors if door.leads_to(path)), None)
-        if door is None:
-            return self._about(path, start_response) if reading else _not_here(method, start_response)
-        if reading:
-            return _download(door.repository, path, environ, start_response)
-        return _write(door, path, environ, start_response)
+        route: _Route = environ[_ROUTE]
+        if route.door is None:
+            return self._about(route.path, environ, start_response)
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return _download(route.door.repository, route.path, environ, start_response)
+        if self._record is None:
+            return _write(route.door, route.path, environ, start_response)
+        with self._record.change(route.door.repository, route.path, environ, start_response) as start:
+            return _write(route.door, route.path, environ, start)
 
-    def _about(self, path: str, start_response: StartResponse) -> Iterable[bytes]:
+    def _about(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        shown = [each for each in self._repositories if self._guard.may_read(environ, each.name)]
         match path:
             case "/":
-                return page(start_response, says.front_page(self._repositories, base_url=self._base_url()))
+                return page(start_response, says.front_page(shown, base_url=self._base_url()))
             case "/-/api/v1/status":
-                return as_json(start_response, says.as_json(self._repositories, version=self._version))
+                return as_json(start_response, says.as_json(shown, version=self._version))
             case "/healthz" | "/readyz":
                 lines = says.trouble(self._repositories, ready=path == "/readyz")
                 well = HTTPStatus.SERVICE_UNAVAILABLE if lines else HTTPStatus.OK
@@ -94,11 +190,32 @@ class Site:
         return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
 
 
-def _not_here(method: str, start_response: StartResponse) -> Iterable[bytes]:
+def _open_where_it_seems(path: str) -> int:
+    """Open a regular file. Raises OSError, ELOOP among them when any part of the path is a symbolic link."""
+    descriptor = os.open(path, _OPEN_FLAGS)
+    if os.readlink(f"/proc/self/fd/{descriptor}") == path and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _not_here(method: str) -> Reply | None:
+    """What is no repository can only be read."""
+    if method in ("GET", "HEAD"):
+        return None
     allow = [("Allow", "GET, HEAD, OPTIONS")]
     if method == "OPTIONS":
-        return plain(start_response, HTTPStatus.OK, headers=allow)
-    return plain(start_response, HTTPStatus.METHOD_NOT_ALLOWED, "no repository has this URL", allow)
+        return Reply(HTTPStatus.OK, "", allow)
+    return Reply(HTTPStatus.METHOD_NOT_ALLOWED, _NO_REPOSITORY, allow)
+
+
+def _destination(environ: WSGIEnvironment, door: _Door) -> str | None:
+    """Where MOVE and COPY go in the repository; None where WebDAV's door refuses it."""
+    host, field = environ.get("HTTP_HOST", "localhost"), environ.get("HTTP_DESTINATION", "")
+    try:
+        return destination(field, host=host, url=door.url)
+    except Refusal:
+        return None
 
 
 def _write(
@@ -107,13 +224,11 @@ def _write(
     """Every method but GET and HEAD, below a repository: WebDAV's."""
     try:
         inside = path[len(door.url) - 1 :].encode() or b"/"
-        path_of(urlsplit(environ.get("HTTP_DESTINATION", "/")).path)
-    except (UnicodeEncodeError, ValueError, BadName) as error:
-        reason = str(error) if isinstance(error, BadName) else "a name that is not UTF-8, or no URL"
-        return plain(start_response, HTTPStatus.BAD_REQUEST, reason)
+    except UnicodeEncodeError:
+        return plain(start_response, HTTPStatus.BAD_REQUEST, "a name that is not UTF-8")
     environ["SCRIPT_NAME"] = door.url.rstrip("/")
     environ["PATH_INFO"] = inside.decode("latin-1")
-    environ["wsgidav.auth.user_name"] = ""
+    environ["wsgidav.auth.user_name"] = environ.get("REMOTE_USER", "")
     environ.setdefault("HTTP_HOST", "localhost")
     return door.dav(environ, start_response)
 
@@ -133,10 +248,20 @@ def _download(
         return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
     if is_directory:
         return _list(repository, path, resolved, start_response)
+    return _send(repository, location_href, resolved, environ, start_response)
+
+
+def _send(
+    repository: Served,
+    location_href: str,
+    target: int | str,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+) -> Iterable[bytes]:
     return send_file(
         environ,
         start_response,
-        resolved,
+        target,
         etag=lambda status: repository.etag(location_href, status),
         content_type=content_type(location_href),
         cache_control=repository.cache_control(location_href),

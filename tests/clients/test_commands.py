@@ -6,14 +6,18 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import bcrypt
 import pytest
 
+from repowatch.system.audit import Audit, Change
 from tests.clients.conftest import run
 from tests.kit.clients import locate
-from tests.kit.daemon import Daemon, repowatch, wait_until
+from tests.kit.daemon import COMMAND, Daemon, repowatch, wait_until
 from tests.kit.metadata import locations
 from tests.kit.rpms import flip_byte, make_rpm, truncate
 
@@ -263,3 +267,125 @@ def test_a_damaged_package_that_createrepo_c_listed_is_unlisted_when_it_is_check
         wait_until(lambda: daemon.repository("rpm")["unchecked"] == 0)
         assert locations(daemon, "rpm") == {"sub/other-1.0-1.noarch.rpm"}
     assert repowatch("verify", tree).returncode == 0
+
+
+def _passwd(*arguments: str | Path, typed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [*COMMAND, "passwd", *map(str, arguments)]
+    return subprocess.run(command, input=typed, capture_output=True, check=False, timeout=60)
+
+
+def test_a_user_is_added_changed_and_removed(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    done = _passwd(users, "anna", typed=b"first\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{users}: anna added\n".encode(), b"")
+    before = users.read_bytes()
+    assert before.startswith(b"anna:$2")
+    assert bcrypt.checkpw(b"first", before.strip().split(b":")[1])
+    assert _passwd(users, "anna", typed=b"second\r\nignored\n").stdout == f"{users}: anna changed\n".encode()
+    assert bcrypt.checkpw(b"second", users.read_bytes().strip().split(b":")[1])
+    assert _passwd(users, "anna", "--delete").stdout == f"{users}: anna removed\n".encode()
+    assert users.read_bytes() == b""
+    done = _passwd(users, "anna", "--delete")
+    assert (done.returncode, b"there is no user anna" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("user", "typed"), [("anna", b""), ("anna", b"\n"), ("anyone", b"x\n"), ("@a", b"x\n"), ("a:b", b"x\n")]
+)
+def test_a_user_or_a_password_that_can_not_be_is_refused(tmp_path: Path, user: str, typed: bytes) -> None:
+    done = _passwd(tmp_path / "users", user, typed=typed)
+    assert done.returncode == 2
+    assert b"choose another" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not (tmp_path / "users").exists()
+
+
+@pytest.mark.parametrize(("again", "code"), [("secret", 0), ("secre", 2)])
+def test_a_password_is_typed_twice_at_a_terminal_and_not_shown(tmp_path: Path, again: str, code: int) -> None:
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            [*COMMAND, "passwd", str(tmp_path / "users"), "anna"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as process:
+            seen = ""
+            for prompt, typed in (("Password: ", "secret"), ("Once more: ", again)):
+                while not seen.endswith(prompt):
+                    seen += os.read(ours, 1000).decode()
+                os.write(ours, f"{typed}\n".encode())
+            assert process.wait(60) == code
+        seen += os.read(ours, 1000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "secre" not in seen
+    assert ("anna added" in seen) == (code == 0)
+    assert ("not the same" in seen) == (code == 2)
+    assert (tmp_path / "users").exists() == (code == 0)
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Path:
+    """An audit of an upload, a refused one, and a move."""
+    path = tmp_path / "audit"
+    common: dict[str, Any] = {"how": "basic", "repository": "rpm"}
+    changes = [
+        Change(
+            at=0.5,
+            who="ci",
+            address="192.0.2.1",
+            method="PUT",
+            location=HELLO,
+            nevra="hello-1.0-1.noarch",
+            revision=7,
+            status=201,
+            **common,
+        ),
+        Change(at=1, who=None, address=None, method="PUT", location=f"a\x1b/{HELLO}", status=403, **common),
+        Change(
+            at=2,
+            who="anna",
+            address="::1",
+            method="MOVE",
+            location=HELLO,
+            destination="b",
+            status=201,
+            **common,
+        ),
+    ]
+    recorded = Audit(str(path))
+    for change in changes:
+        recorded.record(change)
+    recorded.close()
+    return path
+
+
+def test_who_changed_a_package_is_told_in_a_line_for_each_change(audit: Path, tmp_path: Path) -> None:
+    done = repowatch("who", HELLO, "--audit", audit)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"1970-01-01T00:00:00.500Z  ci  192.0.2.1  PUT  rpm/{HELLO}  hello-1.0-1.noarch  7",
+        f"1970-01-01T00:00:01.000Z  -  -  PUT  rpm/a\\x1b/{HELLO}  -  -  refused: 403",
+        f"1970-01-01T00:00:02.000Z  anna  ::1  MOVE  rpm/{HELLO} -> b  -  -",
+    ]
+    config = tmp_path / "c.yaml"
+    config.write_text(f"audit: {audit}\nrepositories: {{rpm: {{path: {tmp_path}/rpm}}}}")
+    [line] = repowatch("who", "hello", "--json", "--config", config).stdout.splitlines()
+    assert json.loads(line)["revision"] == 7
+
+
+def test_who_fails_where_nothing_is_known(audit: Path, tmp_path: Path) -> None:
+    done = repowatch("who", "other", "--audit", audit)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing is known of other" in done.stderr
+    done = repowatch("who", "other", "--audit", tmp_path / "none")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    config = tmp_path / "c.yaml"
+    config.write_text(f"repositories: {{rpm: {{path: {tmp_path}/rpm}}}}")
+    done = repowatch("who", "other", "--config", config)
+    assert done.returncode == 2
+    assert "no `audit:` is configured" in done.stderr

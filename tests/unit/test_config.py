@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repowatch import config
-from repowatch.config import Config, ConfigurationError, RepositoryConfig, TcpAddress, parse
+from repowatch.config import Config, ConfigurationError, RepositoryConfig, TcpAddress, UnixAddress, parse
+from repowatch.config.file import (
+    ACCOUNT_KEYS,
+    LIMITS_KEYS,
+    REPOSITORY_KEYS,
+    SERVER_KEYS,
+    TLS_KEYS,
+)
 from repowatch.errors import UsageError
 
 EXAMPLE = Path(__file__).parents[2] / "conf" / "repowatch.yaml"
@@ -37,7 +44,7 @@ def only(repository: str) -> RepositoryConfig:
 
 def test_a_repository_needs_only_a_path() -> None:
     assert parse(ONE, source="c.yaml") == Config(
-        listen=TcpAddress("127.0.0.1", 8080),
+        listen=(TcpAddress("127.0.0.1", 8080),),
         public_url=None,
         max_upload=None,
         allow_anonymous_upload=False,
@@ -75,7 +82,7 @@ repositories:
     keep_space: 1.5G
 """
     assert parse(text, source="c.yaml") == Config(
-        listen=TcpAddress("::1", 0),
+        listen=(TcpAddress("::1", 0),),
         public_url="https://rpm.example.org:8443/x",
         max_upload=500_000_000,
         allow_anonymous_upload=True,
@@ -137,18 +144,9 @@ def test_a_duplicate_key_is_refused_with_both_lines() -> None:
     assert len(report("repositories: {a: {path: /a, path: /b}}")) == 1
 
 
-@pytest.mark.parametrize("key", sorted(config.PLANNED))
-def test_a_key_of_a_later_version_is_refused_and_not_ignored(key: str) -> None:
-    problem = f"`{key}` is not implemented in this version; remove it"
-    assert report(f"{key}: x\n{ONE}") == [f"c.yaml:1: {problem}"]
-    assert report_of_key(f"{key}: [x]") == [f"c.yaml:4: {problem}"]
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("listen: unix:/run/repowatch/http.sock", "unix sockets are not implemented in this version"),
-        ('listen: ["127.0.0.1:80", "[::1]:80"]', "a list of addresses is not implemented in this version"),
         ("repositories: {a: {path: /srv/*/*}}", "patterns with * are not implemented in this version"),
         ('repositories: {"{1}": {path: /srv/a}}', "templates with { } are not implemented in this version"),
         ("repositories: {a: {path: /a, url: '/x/{1}/'}}", "templates with { } are not implemented in this"),
@@ -409,11 +407,13 @@ def test_an_alias_that_holds_itself_a_merge_and_an_alias_as_key_are_refused() ->
 
 
 yaml_like = st.lists(
-    st.sampled_from([*config.SERVER_KEYS, *config.REPOSITORY_KEYS, *config.PLANNED])
+    st.sampled_from([*SERVER_KEYS, *REPOSITORY_KEYS, *TLS_KEYS, *ACCOUNT_KEYS, *LIMITS_KEYS])
     | st.sampled_from(
         [": ", "\n", "  ", "- ", "[", "]", "{", "}", "&a ", "*a", "!t ", '"', "'", "| ", "<<", "#"]
     )
-    | st.sampled_from(["\t", "%YAML 1.1\n", "---\n", "? ", "/srv/a", "2s", "1GiB", "rpm", ",", "\\U"])
+    | st.sampled_from(
+        ["\t", "%YAML 1.1\n", "---\n", "? ", "/srv/a", "2s", "1GiB", "rpm", ",", "\\U", "@a", "::1"]
+    )
     | st.text(max_size=3),
     max_size=25,
 ).map("".join)
@@ -458,11 +458,17 @@ def test_the_example_is_right_and_opens_no_door() -> None:
     config.refuse_open_doors(config.load(EXAMPLE))
 
 
-def test_the_example_shows_every_key_and_what_it_shows_is_right() -> None:
+def test_the_example_shows_every_key_and_what_it_shows_is_right(tmp_path: Path) -> None:
     text = re.sub(r"^( *)#(\w+:)", r"\1\2", EXAMPLE.read_text(), flags=re.MULTILINE)
-    parse(text, source=str(EXAMPLE))
+    for name in ("fullchain.pem", "privkey.pem", "clients.pem"):
+        (tmp_path / name).write_text("")
+    parse(text.replace("/etc/repowatch/tls", str(tmp_path)), source=str(EXAMPLE))
     shown = set(re.findall(r"^ *(\w+):", text, flags=re.MULTILINE))
-    assert {*config.SERVER_KEYS, *config.REPOSITORY_KEYS} <= shown
+    assert {*SERVER_KEYS, *REPOSITORY_KEYS, *TLS_KEYS, *ACCOUNT_KEYS, *LIMITS_KEYS} <= shown
+
+
+def test_the_example_shows_the_defaults_of_the_limits() -> None:
+    assert config.load(EXAMPLE).limits == config.LimitsConfig()
 
 
 @pytest.mark.parametrize(
@@ -477,7 +483,16 @@ def test_the_example_shows_every_key_and_what_it_shows_is_right() -> None:
 )
 def test_an_address_is_read_and_written_alike(text: str, host: str, port: int) -> None:
     assert config.parse_address(text) == TcpAddress(host, port)
-    assert str(TcpAddress(host, port)) == text
+    assert config.parse_address(f"http://{text}") == TcpAddress(host, port, tls=False)
+    assert config.parse_address(f"https://{text}") == TcpAddress(host, port, tls=True)
+    assert str(TcpAddress(host, port)) == str(TcpAddress(host, port, tls=True)) == text
+
+
+def test_a_unix_socket_is_an_address() -> None:
+    address = config.parse_address("unix:/run//repowatch/./http.sock")
+    assert address == UnixAddress("/run/repowatch/http.sock")
+    assert str(address) == "unix:/run/repowatch/http.sock"
+    assert address.is_loopback
 
 
 @pytest.mark.parametrize(
@@ -497,7 +512,13 @@ def test_an_address_is_read_and_written_alike(text: str, host: str, port: int) -
         "a b:80",
         "localhost:80\n",
         "localhost:٨٠",
-        "http://localhost:80",
+        "http://localhost",
+        "ftp://localhost:80",
+        "https://localhost:80/",
+        "unix:",
+        "unix:http.sock",
+        "unix:/a\nb",
+        f"unix:/{'x' * 107}",
         "[1.2.3.4:80",
     ],
 )
@@ -524,15 +545,6 @@ def test_only_the_loopback_is_the_loopback(host: str, loopback: bool) -> None:
     assert TcpAddress(host, 80).is_loopback is loopback
 
 
-def test_a_door_beyond_the_loopback_stays_shut_until_somebody_opens_it() -> None:
-    with pytest.raises(UsageError, match=r"anyone who can reach 0\.0\.0\.0:80 could upload") as caught:
-        config.refuse_open_doors(parse("listen: 0.0.0.0:80\n" + ONE, source="c.yaml"))
-    assert caught.value.exit_code == 2
-    config.refuse_open_doors(
-        parse("listen: 0.0.0.0:80\nallow_anonymous_upload: true\n" + ONE, source="c.yaml")
-    )
-
-
 def test_directories_become_repositories_of_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,8 +557,9 @@ def test_directories_become_repositories_of_their_names(
 
 
 def test_the_command_line_gives_the_address_and_the_permission(tmp_path: Path) -> None:
-    read = config.for_directories([str(tmp_path)], listen="0.0.0.0:0", allow_anonymous_upload=True)
-    assert read.listen == TcpAddress("0.0.0.0", 0)
+    listen = ["0.0.0.0:0", "unix:/run/a"]
+    read = config.for_directories([str(tmp_path)], listen=listen, allow_anonymous_upload=True)
+    assert read.listen == (TcpAddress("0.0.0.0", 0), UnixAddress("/run/a"))
     assert read.allow_anonymous_upload
 
 
@@ -557,7 +570,7 @@ def test_all_mistakes_of_the_directories_are_told_at_once(tmp_path: Path) -> Non
     root = tmp_path.resolve()
     names = ["a/rpm", "b/rpm", "a/rpm/x", "metrics", ".hid", "my repo", "file"]
     with pytest.raises(UsageError) as caught:
-        config.for_directories([*(str(root / name) for name in names), ""], listen="nowhere")
+        config.for_directories([*(str(root / name) for name in names), ""], listen=["nowhere"])
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[0].strip("`").removeprefix(f"{root}/") for line in lines] == [
         "--listen",

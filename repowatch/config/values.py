@@ -1,0 +1,240 @@
+"""Values: text in, the value out, or a ValueError that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from repowatch.config.settings import Address, TcpAddress, UnixAddress
+from repowatch.web.rules import ANYONE, mistake_in_user_name
+
+_PCHAR = r"A-Za-z0-9\-._~!$&'()*+,;=:@"  # RFC 3986, section 3.3, without percent-encoding
+_RESERVED = frozenset({"healthz", "readyz", "metrics", "-"})
+_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_BYTES |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+_SUN_PATH = 107  # bytes of a path in sockaddr_un, without its NUL: unix(7)
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that `text` means. Raises ValueError in plain words.
+
+    HOST:PORT, with IPv6 in brackets, may have http:// or https:// before it, which say whether TLS is
+    spoken; unix:PATH is a socket in the file system.
+    """
+    if text.startswith("unix:"):
+        return UnixAddress(_socket_path(printable(text.removeprefix("unix:"))))
+    match = re.fullmatch(
+        r"(?:(https?)://)?(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})",
+        text,
+        re.ASCII,
+    )
+    if match is None or int(match[4]) > 65535:
+        forms = "127.0.0.1:8080, [::1]:8080, https://0.0.0.0:443 or unix:/run/repowatch/http.sock"
+        raise ValueError(f"{shown(text)} is no address to listen on; write it like {forms}")
+    host = match[2] or match[3]
+    if match[2] or not re.search("[A-Za-z]", host):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError(f"{shown(host)} is not an IP address; correct it, or write a name") from None
+    return TcpAddress(host, int(match[4]), tls={"https": True, "http": False}.get(match[1]))
+
+
+def _socket_path(text: str) -> str:
+    path = absolute(text)
+    if len(os.fsencode(path)) > _SUN_PATH:
+        raise ValueError(f"{shown(text)} is too long for a socket; write at most {_SUN_PATH} bytes")
+    return path
+
+
+def public_url(text: str) -> str:
+    match = re.fullmatch(
+        rf"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?(?:/[{_PCHAR}%/]*)?", text
+    )
+    if match is None or int(match[1] or 0) > 65535:
+        raise ValueError(f"{shown(text)} is not a plain http(s) URL; write it like https://rpm.example.org")
+    return text.rstrip("/")
+
+
+def _quantity(text: str, units: Mapping[str, float], *, what: str, example: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text)
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"{shown(text)} is not a {what}; write it like {example}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def duration(text: str) -> float:
+    seconds = _quantity(text, _SECONDS, what="duration", example="0.2s, 500ms, 2s, 1m, 1h or 2d")
+    if not 0 < seconds <= 365 * 86400:  # more than Python can wait for would end the thread that waits
+        raise ValueError(f"{shown(text)} is out of range; write more than 0s and no more than 365d")
+    return seconds
+
+
+def size_or_nothing(text: str) -> int:
+    return int(_quantity(text, _BYTES, what="size", example="2GiB, 500MB or 1048576"))
+
+
+def size(text: str) -> int:
+    found = size_or_nothing(text)
+    if found == 0:
+        raise ValueError("must be more than 0; write more, or remove the line")
+    return found
+
+
+def count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,7}", text) or int(text) == 0:
+        raise ValueError(f"{shown(text)} is not a number from 1 to 9999999; write one")
+    return int(text)
+
+
+def one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
+    def parse_one(text: str) -> Any:
+        if text.lower() not in values:
+            raise ValueError(f"{shown(text)} is not one of {', '.join(values)}; write one of them")
+        return values[text.lower()]
+
+    return parse_one
+
+
+boolean = one_of(_BOOLEANS)
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a date, when it begins in UTC, or of a time with its zone (RFC 3339)."""
+    zoned = r"(?:[Tt ]\d\d:\d\d(?::\d\d)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?)?"
+    match = re.fullmatch(rf"\d{{4}}-\d\d-\d\d{zoned}", text, re.ASCII)
+    try:
+        found = datetime.fromisoformat(text.upper()) if match else None
+    except ValueError:
+        found = None
+    if match is None or found is None:
+        raise ValueError(f"{shown(text)} is no date; write it like 2027-01-31 or 2027-01-31T18:00:00Z")
+    if len(text) > len("2027-01-31") and match["zone"] is None:
+        raise ValueError(f"{shown(text)} has no time zone; add Z for UTC, or an offset like +02:00")
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def network(text: str) -> str:
+    """An address or a network in CIDR notation, as it was written."""
+    try:
+        wide = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        forms = "10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
+        raise ValueError(f"{shown(text)} is no address or network; write it like {forms}") from None
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)} has bits beyond its prefix; write {wide}") from None
+    return text
+
+
+def proxy(text: str) -> str:
+    return text if text == "unix" else network(text)
+
+
+def user_name(text: str) -> str:
+    if mistake := mistake_in_user_name(text):
+        raise ValueError(f"{shown(text)} can not be a name here: {mistake}; choose another")
+    return text
+
+
+def group_name(text: str) -> str:
+    if text.startswith("@"):
+        raise ValueError(f"{shown(text)} is named without its @ here; write {shown(text[1:])}")
+    return user_name(text)
+
+
+def subject(text: str) -> str:
+    """Who may do something: `anyone`, the name of a user, or a group with an @ before its name."""
+    if text != ANYONE and (mistake := mistake_in_user_name(text.removeprefix("@"))):
+        raise ValueError(f"{shown(text)} is nobody: {mistake}; write `anyone`, a user, or @ and a group")
+    return text
+
+
+def absolute(text: str) -> str:
+    if not os.path.isabs(text):
+        raise ValueError(f"{shown(text)} is not absolute; begin it with /")
+    return "/" + os.path.normpath(text).lstrip("/")
+
+
+def directory(text: str) -> str:
+    path = absolute(text)
+    if "*" in text:
+        raise ValueError("patterns with * are not implemented in this version; name one directory")
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ValueError(f"{shown(text)} is not a directory; name the directory of the packages")
+    return path
+
+
+def file(text: str) -> str:
+    """A file that may come later."""
+    path = absolute(text)
+    if text.endswith("/") or os.path.isdir(path):
+        raise ValueError(f"{shown(text)} is a directory; name a file")
+    return path
+
+
+def file_or_stderr(text: str) -> str:
+    return text if text == "stderr" else file(text)
+
+
+def readable_file(text: str) -> str:
+    path = file(text)
+    if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for its other end
+        raise ValueError(f"{shown(text)} is not a plain file; name one")
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        reason = f"can not be read: {error.strerror}"
+        raise ValueError(f"{shown(text)} {reason}; check the path and its permissions") from None
+
+
+def repository_name(text: str) -> str:
+    _no_template(text)
+    if not text or text.startswith(".") or "/" in text:
+        raise ValueError(f"{shown(text)} is empty, has a slash or begins with a dot; choose another name")
+    return _not_reserved(text)
+
+
+def url(text: str) -> str:
+    _no_template(text)
+    if not re.fullmatch(rf"/(?:[{_PCHAR}]+/)+", text):
+        rule = "with letters, digits and - . _ ~ ! $ & ' ( ) * + , ; = : in each part"
+        raise ValueError(f"{shown(text)} is not a path below /; write it like /rpm/, {rule}")
+    if "/." in text:
+        raise ValueError(f"{shown(text)} has a part that begins with a dot; such names are never served")
+    _not_reserved(text.split("/")[1])
+    return text
+
+
+def _no_template(text: str) -> None:
+    if "{" in text or "}" in text:
+        raise ValueError("templates with { } are not implemented in this version; write it out")
+
+
+def _not_reserved(segment: str) -> str:
+    if segment in _RESERVED or "@" in segment or segment.endswith(".repo"):
+        rule = f"{', '.join(sorted(_RESERVED))}, anything with @ and anything that ends in .repo"
+        raise ValueError(f"{shown(segment)} is reserved, as are {rule}; choose another")
+    return segment
+
+
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{shown(text)} has a character that can not be shown; leave it out")
+    return text
+
+
+def shown(text: str) -> str:
+    """The text in backquotes for people: on one line, and not longer than a line."""
+    short = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:80])
+    return f"`{short}`" if len(text) <= 80 else f"`{short}...`"

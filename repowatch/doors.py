@@ -1,0 +1,215 @@
+"""Opens the doors that the configuration describes: sockets, certificates, users, logs, the server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from repowatch.config import Address, Config, RepositoryConfig, TcpAddress
+from repowatch.errors import RepowatchError, UsageError
+from repowatch.system.audit import Audit
+from repowatch.system.clock import SystemClock
+from repowatch.web import sockets
+from repowatch.web.access import AccessLog
+from repowatch.web.connections import Limits
+from repowatch.web.guard import Guard
+from repowatch.web.peer import Trusted, network_of
+from repowatch.web.records import Recorder
+from repowatch.web.rules import Account, Rights, Rules
+from repowatch.web.served import Served
+from repowatch.web.server import Server
+from repowatch.web.site import Site
+from repowatch.web.sockets import Listening
+from repowatch.web.tls import Certificates
+from repowatch.web.users import Throttle, Users
+
+log = logging.getLogger(__name__)
+
+DESCRIPTORS = 512  # that the rest of the daemon may need, beside one for each connection and one for its file
+
+Failed: TypeAlias = Callable[[str], None]
+
+
+class Doors:
+    """Everything that clients reach the daemon by."""
+
+    def __init__(self, config: Config, *, handed_over: Sequence[Listening], version: str) -> None:
+        """`handed_over`: sockets of systemd, which are used in the place of `listen`.
+
+        Raises RepowatchError where the users or the certificate are of no use.
+        """
+        self._config = config
+        self._guard = _guard(config)
+        self._context = _context(config)
+        self._handed_over = handed_over
+        self._version = version
+        self._stack = contextlib.ExitStack()
+        self._access: AccessLog | None = None
+        self._audit: Audit | None = None
+
+    def open(self, served: Sequence[Served], *, failed: Failed) -> list[str]:
+        """Answer clients; the URLs to reach them by. Raises RepowatchError, and then nothing stays open."""
+        with contextlib.ExitStack() as stack:
+            urls = self._open(served, stack, failed=failed)
+            self._stack = stack.pop_all()
+        return urls
+
+    def close(self) -> None:
+        """No new connections; requests in hand finish."""
+        self._stack.close()
+
+    def reopen(self) -> None:
+        """Begin the log files anew: they were rotated."""
+        if self._access:
+            self._access.reopen()
+        if self._audit:
+            self._audit.reopen()
+
+    def _open(self, served: Sequence[Served], stack: contextlib.ExitStack, *, failed: Failed) -> list[str]:
+        config = self._config
+        if config.access_log:
+            self._access = AccessLog(config.access_log)
+            stack.callback(self._access.close)
+        if config.audit:
+            self._audit = Audit(config.audit)
+            stack.callback(self._audit.close)
+        listening = list(self._handed_over) or self._listen(stack)
+        urls = [each.url for each in listening]
+        site = Site(
+            served,
+            guard=self._guard,
+            base_url=lambda: config.public_url or _told(urls[0]),
+            max_upload=config.max_upload,
+            version=self._version,
+            record=Recorder(self._audit.record) if self._audit else None,
+        )
+        server = Server(
+            site,
+            listening=listening,
+            name=f"repowatch/{self._version}",
+            limits=_limits(config),
+            uploads=config.limits.uploads,
+            grace=config.limits.stop,
+            context=self._context,
+            access=self._access,
+        )
+        server.start(failed=failed)
+        stack.callback(server.stop)
+        return urls
+
+    def _listen(self, stack: contextlib.ExitStack) -> list[Listening]:
+        listening: list[Listening] = []
+        for address in self._config.listen:
+            try:
+                opened = _listen_on(address, tls=self._config.speaks_tls(address))
+            except OSError as error:
+                raise UsageError(
+                    f"can not listen on {address}: {error.strerror or error}; choose another address "
+                    "(--listen), or stop what has it"
+                ) from error
+            for each in opened:
+                stack.callback(sockets.close, each)
+            listening += opened
+        return listening
+
+
+def _listen_on(address: Address, *, tls: bool) -> list[Listening]:
+    if isinstance(address, TcpAddress):
+        return sockets.listen_tcp(address.host, address.port, tls=tls)
+    return [sockets.listen_unix(address.path)]
+
+
+def _told(url: str) -> str:
+    """What clients are told where no public_url is configured, without a slash at the end."""
+    scheme, _, address = url.partition("://")
+    if not address:
+        return "http://localhost"
+    host, _, port = address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - compared, not bound
+        host = socket.getfqdn()
+    return f"{scheme}://{host}:{port}"
+
+
+def _limits(config: Config) -> Limits:
+    limits = config.limits
+    return Limits(
+        connections=_most_connections(limits.connections),
+        head_time=limits.head_time,
+        idle=limits.idle,
+        least_rate=limits.least_rate,
+    )
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as wanted, as far as there are descriptors for them and the files they are sent."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + DESCRIPTORS
+    if soft < needed:
+        soft = min(needed, hard) if hard != resource.RLIM_INFINITY else needed
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    possible = max(16, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS) // 2)
+    if possible < wanted:
+        log.warning(
+            "only %d connections at once, for this process may open no more files; raise LimitNOFILE",
+            possible,
+        )
+    return min(wanted, possible)
+
+
+def _guard(config: Config) -> Guard:
+    users = None
+    if config.users:
+        users = Users(config.users, clock=SystemClock())
+        users.load()
+    rules = Rules(
+        rights={each.name: _rights(each) for each in config.repositories},
+        groups={name: frozenset(members) for name, members in config.groups.items()},
+        accounts={
+            name: Account(
+                repositories=None if each.repositories is None else frozenset(each.repositories),
+                names=each.names,
+                delete=each.delete,
+                expires=each.expires,
+            )
+            for name, each in config.accounts.items()
+        },
+        anonymous_write=not config.knows_names,
+    )
+    return Guard(
+        rules=rules,
+        users=users,
+        throttle=Throttle(clock=SystemClock()),
+        trusted=Trusted.of(config.trusted_proxies),
+        over_http=config.auth_over_http,
+    )
+
+
+def _rights(config: RepositoryConfig) -> Rights:
+    return Rights(
+        read=frozenset(config.read),
+        write=None if config.write is None else frozenset(config.write),
+        allow=tuple(map(network_of, config.allow)),
+        deny=tuple(map(network_of, config.deny)),
+    )
+
+
+def _context(config: Config) -> Callable[[], ssl.SSLContext]:
+    if config.tls is None:
+        return _no_tls
+    certificates = Certificates(
+        certificate=config.tls.certificate,
+        key=config.tls.key,
+        client_ca=config.tls.client_ca,
+        clock=SystemClock(),
+    )
+    return certificates.context
+
+
+def _no_tls() -> ssl.SSLContext:
+    raise RepowatchError("no certificate is configured")

@@ -1,0 +1,564 @@
+"""One thread that owns every connection nobody works for: it accepts, collects heads, sends the rest.
+
+A client that is silent, trickles or reads slowly costs an entry in a table here, never a thread. Whoever
+works for a connection (a worker with its request, a handshake, a login) owns it alone, and gives it back
+with `give_back`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import select
+import socket
+import ssl
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+from repowatch.errors import RepowatchError
+from repowatch.web.body import BodyError
+from repowatch.web.head import BadHead, Head, end_of_head, parse
+from repowatch.web.outgoing import Outgoing, Sent
+from repowatch.web.sockets import Listening
+
+log = logging.getLogger(__name__)
+
+RECEIVED = 64 * 1024  # bytes taken from a connection at once while a head is collected
+WINDOW = 20.0  # seconds over which the least rates are measured
+HANDSHAKE = 10.0  # seconds that a TLS handshake may take
+LINGER = 5.0  # seconds, and
+DRAINED = 4 << 20  # bytes, that a client whose body is refused may go on sending, so that it reads the answer
+LOOK = 0.5  # seconds between two looks at what is overdue
+UNSENT = 256 * 1024  # bytes that the kernel keeps of an answer, beyond what is on its way
+PIPELINED = 8  # requests of one connection that are answered in a row
+TRICKLE = 4  # receives of one head that come at once; later ones wait
+TRICKLE_EVERY = 0.05  # seconds
+
+_READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python's socket has no name for it
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_TRY_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class State(Enum):
+    """Who has a connection, and what it waits for."""
+
+    HANDSHAKE = "handshake"
+    SHAKING = "shaking"  # a thread computes the next step of its handshake
+    HEAD = "head"
+    WORKING = "working"  # somebody else owns it
+    SENDING = "sending"
+    LINGERING = "lingering"
+    CLOSED = "closed"  # its number may be another's by now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take. Times in seconds."""
+
+    connections: int = 4096
+    head_time: float = 20.0  # from the first byte of a head to its last
+    idle: float = 75.0  # between two requests
+    least_rate: float = 1024.0  # bytes a second, in bodies and in answers
+
+
+class Wire:
+    """One connection."""
+
+    __slots__ = (
+        "_rate",
+        "_received",
+        "_window_ends",
+        "acknowledged",
+        "address",
+        "buffer",
+        "closing",
+        "deadline",
+        "descriptor",
+        "drained",
+        "is_unix",
+        "lingers",
+        "outgoing",
+        "owner",
+        "port",
+        "receives",
+        "searched",
+        "secure",
+        "since",
+        "skip",
+        "socket",
+        "state",
+        "tls",
+    )
+
+    def __init__(
+        self, connection: socket.socket, *, address: str | None, port: int, tls: bool, rate: float
+    ) -> None:
+        self.socket = connection
+        self.descriptor = connection.fileno()
+        self.address = address  # None on a unix socket
+        self.port = port
+        self.tls = tls
+        self.state = State.HANDSHAKE if tls else State.HEAD
+        self.buffer = bytearray()  # received, not used yet
+        self.searched = 0  # how far the buffer was looked at for the end of a head
+        self.skip = 0  # bytes of a body that nobody wanted, to be thrown away
+        self.receives = 0  # of the present head
+        self.outgoing = Outgoing()
+        self.closing = False  # after the present answer
+        self.lingers = False  # the client may still be sending: let it read the answer first
+        self.drained = 0
+        self.acknowledged = 0  # bytes the client had read when the window began
+        self.since = 0.0
+        self.deadline = 0.0
+        self.secure = False  # the handshake is done
+        self.owner: Any = None  # what the server keeps with it
+        self._rate = rate
+        self._received = 0  # bytes of the body in the present window
+        self._window_ends = 0.0
+
+    def begin_body(self) -> None:
+        """The client's time begins: from now on it has to keep the least rate."""
+        self._received = 0
+        self._window_ends = time.monotonic() + WINDOW
+
+    def receive(self, size: int) -> bytes:
+        """The next bytes of a body, b"" at the end of the connection. Waits; for whoever owns the connection.
+
+        Raises BodyError (408) when the client stays below the least rate, OSError.
+        """
+        poll = None
+        while True:
+            try:
+                data = self.socket.recv(size)
+            except _TRY_LATER:
+                if poll is None:
+                    poll = select.poll()
+                    poll.register(self.descriptor, select.POLLIN)
+                poll.poll(self._time_left() * 1000)
+            else:
+                self._received += len(data)
+                return data
+
+    def _time_left(self) -> float:
+        """Seconds until the window ends; a new one begins where enough came in the last."""
+        now = time.monotonic()
+        if now >= self._window_ends:
+            if self._received < self._rate * WINDOW:
+                raise BodyError(
+                    HTTPStatus.REQUEST_TIMEOUT, f"the body comes slower than {self._rate:g} bytes a second"
+                )
+            self.begin_body()
+        return self._window_ends - now
+
+    def say(self, text: bytes) -> None:
+        """Send a few bytes at once (100 Continue). Raises OSError."""
+        try:
+            self.socket.send(text)
+        except _TRY_LATER:
+            raise ConnectionError("the client does not read") from None
+
+    def progress(self) -> int:
+        """How many bytes of answers the client has taken so far."""
+        waiting = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        return self.outgoing.sent - int(waiting)
+
+    def close(self) -> None:
+        """End the connection and whatever was to be sent.
+
+        For the loop alone: the number of a descriptor that was closed may be another connection's.
+        """
+        self.state = State.CLOSED
+        self.outgoing.give_up()
+        self.socket.close()
+
+
+class Loop:
+    """The thread, its table of connections, and its listening sockets."""
+
+    def __init__(
+        self,
+        listening: Sequence[Listening],
+        *,
+        limits: Limits,
+        context: Callable[[], ssl.SSLContext],
+        answer: Callable[[Wire, Head], None],
+        refuse: Callable[[Wire, BadHead], None],
+        resume: Callable[[Wire], None],
+        turned: Callable[[], None],
+    ) -> None:
+        """`answer` is called in this thread with each whole head: it lays an answer out, or takes the
+        connection away (`take`). `refuse` lays out the answer to a bad head. `resume` takes a connection
+        whose next block has to be made. `turned` is called at the end of each turn.
+        """
+        self._listening = {each.socket.fileno(): each for each in listening}
+        self._limits = limits
+        self._context = context
+        self._answer = answer
+        self._refuse = refuse
+        self._resume = resume
+        self._turned = turned
+        self._wires: dict[int, Wire] = {}
+        self._returned: deque[Wire] = deque()
+        self._later: deque[tuple[float, Wire]] = deque()  # when to listen again to whose head trickles
+        self._next: deque[Wire] = deque()  # have more requests at hand, and let others go first
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._handshakes = ThreadPoolExecutor(2, thread_name_prefix="handshake")
+        self._stopping = False
+        self._ended = False
+        self._next_look = 0.0
+        self._epoll.register(self._wake, _READ)
+        for descriptor in self._listening:
+            self._epoll.register(descriptor, _READ)
+
+    # What others call.
+
+    def give_back(self, wire: Wire) -> None:
+        """Return a connection that was taken; from any thread."""
+        self._returned.append(wire)
+        self._nudge()
+
+    def stop(self) -> None:
+        """Accept no more, close what waits for a request; from any thread. Answers in hand go on."""
+        self._stopping = True
+        self._nudge()
+
+    def end(self) -> None:
+        """Close what is left, and return from `run`; from any thread."""
+        self._ended = True
+        self._nudge()
+
+    @property
+    def busy(self) -> int:
+        """How many connections have an answer to come, or going out."""
+        return sum(1 for wire in list(self._wires.values()) if wire.state in (State.WORKING, State.SENDING))
+
+    def __len__(self) -> int:
+        return len(self._wires)
+
+    # The thread.
+
+    def run(self) -> None:
+        """Serve until `end`."""
+        while not self._ended:
+            self._turn()
+        self._handshakes.shutdown(wait=False, cancel_futures=True)
+        for wire in list(self._wires.values()):
+            if wire.state in (State.WORKING, State.SHAKING):  # its owner finds out
+                with contextlib.suppress(OSError):
+                    wire.socket.shutdown(socket.SHUT_RDWR)
+            else:
+                self._close(wire)
+        self._turned()
+        self._epoll.close()
+        os.close(self._wake)
+
+    def _turn(self) -> None:
+        for descriptor, event in self._epoll.poll(self._patience()):
+            if descriptor == self._wake:
+                self._take_back()
+            elif descriptor in self._listening:
+                self._accept(self._listening[descriptor])
+            elif wire := self._wires.get(descriptor):
+                self._safely(wire, self._ready, event)
+        for _ in range(len(self._next)):
+            wire = self._next.popleft()
+            if wire.state is State.HEAD:
+                self._safely(wire, self._process)
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            _, wire = self._later.popleft()
+            if wire.state is State.HEAD:
+                self._watch(wire, _READ)
+        if now >= self._next_look:
+            self._look(now)
+        self._turned()
+
+    def _patience(self) -> float:
+        if self._next:
+            return 0
+        return TRICKLE_EVERY if self._later else LOOK
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    def _safely(self, wire: Wire, act: Callable[..., None], *arguments: object) -> None:
+        """What goes wrong with one connection ends that connection."""
+        try:
+            act(wire, *arguments)
+        except (OSError, RepowatchError) as error:
+            log.debug("connection from %s: %s", wire.address, error)
+            self._close(wire)
+        except Exception:
+            log.exception("unexpected error with a connection from %s", wire.address)
+            self._close(wire)
+
+    def _ready(self, wire: Wire, event: int) -> None:
+        match wire.state:
+            case State.HEAD:
+                self._receive(wire)
+            case State.SENDING:
+                self.send(wire)
+            case State.LINGERING:
+                self._drain(wire)
+            case State.HANDSHAKE:
+                self.take(wire, state=State.SHAKING)
+                self._handshakes.submit(self._shake, wire)
+            case _:
+                assert event, "an event for a connection that is watched by nobody"
+
+    # Accepting.
+
+    def _accept(self, listening: Listening) -> None:
+        for _ in range(64):
+            try:
+                connection, address = listening.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    log.error("no new connection can be accepted: %s", error.strerror)
+                    self._make_room()
+                return
+            if len(self._wires) >= self._limits.connections:
+                self._make_room()
+            try:
+                self._begin(connection, address, listening)
+            except OSError as error:
+                log.debug("a connection ended before it began: %s", error)
+                connection.close()
+
+    def _begin(self, connection: socket.socket, address: object, listening: Listening) -> None:
+        connection.setblocking(False)
+        host, port = (None, 0) if listening.is_unix else address[:2]  # type: ignore[index]
+        if not listening.is_unix:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
+        if listening.tls:
+            connection = self._context().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+            )
+        wire = Wire(connection, address=host, port=port, tls=listening.tls, rate=self._limits.least_rate)
+        wire.since = time.monotonic()
+        wire.deadline = wire.since + (HANDSHAKE if listening.tls else self._limits.head_time)
+        self._wires[wire.descriptor] = wire
+        self._epoll.register(wire.descriptor, _READ)
+
+    def _make_room(self) -> None:
+        """Close those that wait the longest for a request, so that no silent crowd keeps others out."""
+        waiting = [wire for wire in self._wires.values() if wire.state in (State.HEAD, State.HANDSHAKE)]
+        waiting.sort(key=lambda wire: wire.since)
+        for wire in waiting[: max(1, len(waiting) // 16)]:
+            self._close(wire)
+
+    def _shake(self, wire: Wire) -> None:
+        """One step of a TLS handshake, in a thread of its own: it computes for a millisecond."""
+        try:
+            wire.socket.do_handshake()  # type: ignore[attr-defined]
+            wire.secure = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            pass  # a few hundred bytes always fit; the client's next packet brings us here again
+        except (OSError, ValueError) as error:
+            log.debug("no TLS with %s: %s", wire.address, error)
+            wire.closing = True
+        self.give_back(wire)
+
+    # Heads.
+
+    def _receive(self, wire: Wire) -> None:
+        try:
+            data = wire.socket.recv(RECEIVED)
+        except _TRY_LATER:
+            return
+        if not data:
+            self._close(wire)
+            return
+        wire.buffer += data
+        wire.receives += 1
+        self._process(wire)
+
+    def _process(self, wire: Wire) -> None:
+        """Answer what the buffer holds; wait for more when it holds no whole head."""
+        for _ in range(PIPELINED):
+            if wire.state is not State.HEAD:
+                return
+            if wire.skip:
+                dropped = min(wire.skip, len(wire.buffer))
+                del wire.buffer[:dropped]
+                wire.skip -= dropped
+            try:
+                end = -1 if wire.skip else end_of_head(wire.buffer, wire.searched)
+                if end >= 0:
+                    self._take_head(wire, end)
+                elif self._wait_for_more(wire):
+                    continue
+                else:
+                    return
+            except BadHead as error:
+                self._refuse(wire, error)
+                wire.lingers = wire.closing = True
+            if wire.state is State.HEAD:
+                self.send(wire)
+        if wire.state is State.HEAD:
+            self._next.append(wire)
+
+    def _wait_for_more(self, wire: Wire) -> bool:
+        """Whether there is more at hand already."""
+        if wire.buffer and not wire.searched:
+            wire.deadline = time.monotonic() + self._limits.head_time
+        wire.searched = len(wire.buffer)
+        if wire.tls and wire.socket.pending():  # type: ignore[attr-defined]
+            wire.buffer += wire.socket.recv(RECEIVED)
+            return True
+        if wire.buffer and wire.receives > TRICKLE:
+            # Bytes that come one by one would wake us for each of them.
+            self._watch(wire, 0)
+            self._later.append((time.monotonic() + TRICKLE_EVERY, wire))
+        return False
+
+    def _take_head(self, wire: Wire, end: int) -> None:
+        data = bytes(wire.buffer[:end])
+        del wire.buffer[:end]
+        wire.searched = wire.receives = 0
+        head = parse(data)
+        wire.closing = not head.keep_alive or self._stopping
+        self._answer(wire, head)
+
+    # Sending.
+
+    def send(self, wire: Wire) -> None:
+        """Send what the client takes now; in this thread."""
+        outcome = wire.outgoing.advance(wire.socket, make=False)
+        if outcome is Sent.ALL:
+            self._answered(wire)
+        elif outcome is Sent.MAKE:
+            self.take(wire)
+            self._resume(wire)
+        elif wire.state is not State.SENDING:
+            wire.state = State.SENDING
+            wire.acknowledged = wire.progress()
+            wire.deadline = time.monotonic() + WINDOW
+            self._watch(wire, _WRITE)
+
+    def _answered(self, wire: Wire) -> None:
+        """An answer is out: end, or wait for the next request."""
+        if wire.closing or self._stopping:
+            if wire.lingers:
+                self._linger(wire)
+            else:
+                self._close(wire)
+            return
+        was = wire.state
+        wire.state = State.HEAD
+        wire.since = time.monotonic()
+        wire.deadline = wire.since + self._limits.idle
+        if was is not State.HEAD:
+            self._watch(wire, _READ)
+            self._process(wire)
+
+    def _linger(self, wire: Wire) -> None:
+        """Let a client that is still sending read its answer: a reset would take it away (RFC 9112, 9.6)."""
+        wire.state = State.LINGERING
+        wire.deadline = time.monotonic() + LINGER
+        with contextlib.suppress(OSError):
+            if not wire.tls:
+                wire.socket.shutdown(socket.SHUT_WR)
+        self._watch(wire, _READ)
+        self._drain(wire)
+
+    def _drain(self, wire: Wire) -> None:
+        while wire.drained <= DRAINED:
+            try:
+                data = wire.socket.recv(RECEIVED)
+            except _TRY_LATER:
+                return
+            if not data:
+                break
+            wire.drained += len(data)
+        self._close(wire)
+
+    # Giving away, taking back, ending.
+
+    def take(self, wire: Wire, *, state: State = State.WORKING) -> None:
+        """Stop watching a connection that somebody else will own until `give_back`; in this thread."""
+        wire.state = state
+        self._epoll.unregister(wire.descriptor)
+
+    def _take_back(self) -> None:
+        os.eventfd_read(self._wake)
+        while self._returned:
+            self._safely(self._returned.popleft(), self._went_on)
+        if self._stopping and self._listening:
+            self._close_doors()
+
+    def _went_on(self, wire: Wire) -> None:
+        """Go on with a connection that came back."""
+        self._epoll.register(wire.descriptor, _READ)
+        if wire.state is State.WORKING:
+            self.send(wire)
+        elif wire.closing:
+            self._close(wire)
+        elif wire.secure:
+            wire.state = State.HEAD
+            wire.deadline = time.monotonic() + self._limits.head_time
+            self._process(wire)
+        else:
+            wire.state = State.HANDSHAKE
+
+    def _close_doors(self) -> None:
+        for descriptor, listening in self._listening.items():
+            self._epoll.unregister(descriptor)
+            listening.socket.close()
+        self._listening = {}
+        for wire in list(self._wires.values()):
+            if wire.state in (State.HEAD, State.LINGERING):
+                self._close(wire)
+
+    def _watch(self, wire: Wire, events: int) -> None:
+        self._epoll.modify(wire.descriptor, events)
+
+    def _look(self, now: float) -> None:
+        """Close what is overdue."""
+        self._next_look = now + LOOK
+        for wire in list(self._wires.values()):
+            if wire.deadline > now or wire.state in (State.WORKING, State.SHAKING):
+                continue
+            if wire.state is State.SENDING:
+                self._safely(wire, self._look_at_sending, now)
+            elif wire.state is State.HEAD and wire.buffer:
+                self._refuse(wire, BadHead(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
+                wire.closing = True
+                self._safely(wire, self.send)
+            else:
+                self._close(wire)
+
+    def _look_at_sending(self, wire: Wire, now: float) -> None:
+        progress = wire.progress()
+        if progress - wire.acknowledged < self._limits.least_rate * WINDOW:
+            log.info("%s reads its answer too slowly and is cut off", wire.address or "a client")
+            self._close(wire)
+            return
+        wire.acknowledged = progress
+        wire.deadline = now + WINDOW
+
+    def _close(self, wire: Wire) -> None:
+        with contextlib.suppress(OSError, ValueError, FileNotFoundError):
+            self._epoll.unregister(wire.descriptor)
+        wire.close()
+        if self._wires.get(wire.descriptor) is wire:
+            del self._wires[wire.descriptor]
