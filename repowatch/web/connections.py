@@ -262,6 +262,11 @@ class Loop:
             else:
                 self._close(wire)
         self._turned()
+
+    def close(self) -> None:
+        """Let go of what the thread used: after its end, and that of whoever gives connections back."""
+        for wire in list(self._wires.values()):
+            self._close(wire)
         self._epoll.close()
         os.close(self._wake)
 
@@ -423,8 +428,9 @@ class Loop:
             wire.deadline = time.monotonic() + self._limits.head_time
         wire.searched = len(wire.buffer)
         if wire.tls and wire.socket.pending():  # type: ignore[attr-defined]
-            wire.buffer += wire.socket.recv(RECEIVED)
-            return True
+            with contextlib.suppress(*_TRY_LATER):
+                wire.buffer += wire.socket.recv(RECEIVED)
+                return True
         if wire.buffer and wire.receives > TRICKLE:
             # Bytes that come one by one would wake us for each of them.
             self._watch(wire, 0)

@@ -93,6 +93,7 @@ class Server:
             self._thread.join(5)
         self._logins.shutdown(cancel_futures=True)
         self._cheroot.requests.stop(5)
+        self._loop.close()
 
     # In the loop's thread.
 

@@ -122,9 +122,11 @@ class Site:
         if method in ("GET", "HEAD"):
             return [(Action.READ, door.repository.name, "")]
         action = _ACTIONS.get(method, Action.WRITE)
-        location = door.location(path)
+        location = path[len(door.url) :]
         if method == "MKCOL":
             location = f"{location.rstrip('/')}/"
+        elif method in ("DELETE", "MOVE", "COPY"):
+            location = door.location(path)
         acts = [(action, door.repository.name, location)]
         if method in ("COPY", "MOVE") and (there := _destination(environ, door)) is not None:
             target = door.location(f"{door.url}{there}")
