@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from itertools import pairwise
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -27,6 +27,16 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 _CLOSED = -1
 _RANGE = re.compile("([0-9]+)-([0-9]*)|-([0-9]+)")
+
+_CONDITIONAL = frozenset(
+    {
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_RANGE",
+    }
+)
 
 Headers = list[tuple[str, str]]
 
@@ -167,6 +177,8 @@ def _overlap(ranges: list[range]) -> bool:
 
 
 def _answer(environ: WSGIEnvironment, file: _Representation) -> _Answer:
+    if _CONDITIONAL.isdisjoint(environ):
+        return _whole(file)
     method = environ["REQUEST_METHOD"]
     verdict = evaluate(
         Conditions.of(environ),
@@ -181,10 +193,16 @@ def _answer(environ: WSGIEnvironment, file: _Representation) -> _Answer:
         return _refusal(verdict, "the file is not in the state that the request asks for")
     ranges = _obeyed_ranges(environ, file) if method == "GET" and "HTTP_RANGE" in environ else None
     if ranges is None:
-        return _Answer("200 OK", _headers(file, file.content_type, file.size), (range(file.size),))
+        return _whole(file)
     if not ranges:
         return _unsatisfiable(file)
     return _one_range(file, ranges[0]) if len(ranges) == 1 else _several_ranges(file, ranges)
+
+
+@lru_cache(maxsize=4096)
+def _whole(file: _Representation) -> _Answer:
+    """The answer without conditions and ranges; nobody may change it."""
+    return _Answer("200 OK", _headers(file, file.content_type, file.size), (range(file.size),))
 
 
 def _obeyed_ranges(environ: WSGIEnvironment, file: _Representation) -> list[range] | None:

@@ -56,7 +56,9 @@ class Trusted:
 
     def has(self, address: str | None) -> bool:
         """Whether the word of an address (None: a unix socket) is taken."""
-        return self.unix if address is None else is_in(address, self.networks)
+        if address is None:
+            return self.unix
+        return bool(self.networks) and is_in(address, self.networks)
 
 
 def network_of(text: str) -> IPNetwork:

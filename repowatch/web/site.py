@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -69,6 +70,8 @@ class _Route:
 
     path: str
     door: _Door | None
+    location_href: str
+    file_path: str | None  # None where no file can be meant
 
 
 class Site:
@@ -93,6 +96,7 @@ class Site:
             _Door(each.url, each, application(each, max_upload=max_upload)) for each in repositories
         ]
         self._guard = guard
+        self._route = lru_cache(maxsize=4096)(self._find_route)
         self._base_url = base_url
         self._version = version
         self._record = record
@@ -103,19 +107,26 @@ class Site:
         Quick enough for the loop that collects the heads.
         """
         try:
-            path = path_of(environ["REQUEST_URI"])
+            route = self._route(environ["REQUEST_URI"])
         except BadName as error:
             self._guard.admit(environ, ())
             return Reply(HTTPStatus.BAD_REQUEST, str(error))
-        door = self._door_to(path)
-        environ[_ROUTE] = _Route(path, door)
+        environ[_ROUTE] = route
+        path, door = route.path, route.door
         if door is None:
             verdict = self._guard.admit(environ, (), ask_who=not path.startswith("/healthz"))
             return verdict or _not_here(environ["REQUEST_METHOD"])
         return self._guard.admit(environ, self._acts(environ, door, path))
 
-    def _door_to(self, path: str) -> _Door | None:
-        return next((door for door in self._doors if door.leads_to(path)), None)
+    def _find_route(self, target: str) -> _Route:
+        """What a request target means, whatever there is on the disk. Raises BadName."""
+        path = path_of(target)
+        door = next((door for door in self._doors if door.leads_to(path)), None)
+        if door is None:
+            return _Route(path, None, "", None)
+        location_href = path[len(door.url) :]
+        means_file = location_href and not location_href.endswith("/") and not is_hidden(location_href)
+        return _Route(path, door, location_href, door.repository.path(location_href) if means_file else None)
 
     def _acts(self, environ: WSGIEnvironment, door: _Door, path: str) -> list[Act]:
         method = environ["REQUEST_METHOD"]
@@ -138,19 +149,15 @@ class Site:
     def quick(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes] | None:
         """The answer to a GET or HEAD of a file, by a few system calls; None for what takes longer."""
         route: _Route = environ[_ROUTE]
-        if route.door is None or not route.door.repository.is_local():
-            return None
-        repository = route.door.repository
-        location_href = route.path[len(repository.url) :]
-        if not location_href or location_href.endswith("/") or is_hidden(location_href):
+        if route.door is None or route.file_path is None or not route.door.repository.is_local():
             return None
         try:
-            descriptor = _open_where_it_seems(repository.path(location_href))
+            descriptor = _open_where_it_seems(route.file_path)
         except FileNotFoundError:
             return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
         except OSError:
             return None
-        return _send(repository, location_href, descriptor, environ, start_response)
+        return _send(route.door.repository, route.location_href, descriptor, environ, start_response)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request that was admitted."""
