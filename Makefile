@@ -8,7 +8,7 @@ PYTHON ?= $$(for python in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$python && break; done)
 PIP_INSTALL = .venv/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: run test check soak bench clean
+.PHONY: run test check soak bench bench-doors clean
 
 run: .venv/run.stamp
 	@mkdir -p $(DIR)
@@ -33,6 +33,11 @@ soak: .venv/test.stamp
 bench: .venv/test.stamp
 	$(PIP_INSTALL) --requirement benchmarks/requirements.txt
 	.venv/bin/python -m benchmarks
+
+# The doors, side by side with Apache and nginx; writes docs/benchmarks-doors.md.
+bench-doors: .venv/test.stamp
+	tests/setup-debian doors
+	.venv/bin/python -m benchmarks.doors
 
 # The packages below DIR are the user's, not ours.
 clean:

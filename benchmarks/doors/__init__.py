@@ -1,0 +1,1 @@
+"""The doors beside Apache and nginx, in one interleaved run: `python -m benchmarks.doors`."""
