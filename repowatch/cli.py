@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from repowatch import __version__
 from repowatch.config import (
+    Address,
     Config,
     RepositoryConfig,
     addresses_of,
@@ -205,10 +206,14 @@ def _serve(options: argparse.Namespace) -> int:
 
     config = _configuration(options)
     handed_over = inherited(tls=config.tls is not None)
-    refuse_open_doors(config, [parse_address(each.url) for each in handed_over] or None)
+    addresses = None
+    if handed_over:
+        addresses = [parse_address(each.url) for each in handed_over if not each.is_unix]
+    refuse_open_doors(config, addresses)
     daemon = Daemon(config, progress=_Progress(), handed_over=handed_over)
     return daemon.run(
-        ready=lambda url: print(f"ready {url}", flush=True), reload=lambda: _reload(options, config)
+        ready=lambda url: print(f"ready {url}", flush=True),
+        reload=lambda: _reload(options, config, addresses),
     )
 
 
@@ -232,11 +237,11 @@ def _configuration(options: argparse.Namespace) -> Config:
     return config
 
 
-def _reload(options: argparse.Namespace, running: Config) -> None:
+def _reload(options: argparse.Namespace, running: Config, addresses: Sequence[Address] | None) -> None:
     """SIGHUP: a bad configuration is refused and told; a good one needs a restart in this version."""
     try:
         wanted = _configuration(options)
-        refuse_open_doors(wanted)
+        refuse_open_doors(wanted, addresses)
     except RepowatchError as error:
         log.error("the configuration is refused, the old one stays:\n%s", error)
         return

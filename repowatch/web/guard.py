@@ -69,7 +69,8 @@ class Guard:
         ):
             environ[IDENTITY] = NOBODY
             return self._decide(environ, acts, peer)
-        if name := environ["repowatch.certificate"]:
+        # A proxy's own certificate says nothing of its clients.
+        if (name := environ["repowatch.certificate"]) and not peer.proxied:
             return self._enter(environ, Identity(name, "certificate"), acts, peer)
         field = environ.get("HTTP_AUTHORIZATION")
         if field is None or self._users is None:

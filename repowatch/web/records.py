@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from repowatch.model.package import Entry
 from repowatch.system.audit import Change
 from repowatch.web.destination import destination
 from repowatch.web.guard import IDENTITY
@@ -17,14 +20,28 @@ from repowatch.web.uploads import ANSWER, Answer
 
 log = logging.getLogger(__name__)
 
-_CHANGES = frozenset({"PUT", "DELETE", "MOVE", "COPY", "MKCOL"})
+_CHANGES = frozenset({"PUT", "DELETE", "MOVE", "COPY", "MKCOL", "LOCK"})
+
+
+class Write(Protocol):
+    """Append a change to the account; a `durable` one takes all before it along. Raises OSError."""
+
+    def __call__(self, change: Change, *, durable: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was listed when a request began."""
+
+    there: Entry | None
+    below: Sequence[Entry]  # in a directory that goes
 
 
 class Recorder:
-    """Writes one line for each change that was done."""
+    """Writes a line for each change that was done, and for each package in a directory that went."""
 
-    def __init__(self, write: Callable[[Change], None]) -> None:
-        """`write` may raise OSError: what is done is done, and the log tells that the account has a hole."""
+    def __init__(self, write: Write) -> None:
+        """Where `write` fails, what is done is done, and the log tells that the account has a hole."""
         self._write = write
 
     @contextlib.contextmanager
@@ -32,11 +49,13 @@ class Recorder:
         self, repository: Served, path: str, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterator[StartResponse]:
         """Listen to the status of one request, and record it at the end when it changed something."""
-        if environ["REQUEST_METHOD"] not in _CHANGES:
+        method = environ["REQUEST_METHOD"]
+        if method not in _CHANGES:
             yield start_response
             return
         location = path[len(repository.url) :]
-        before = _nevra(repository, location), _pkgid(repository, location)
+        goes = method in ("DELETE", "MOVE")
+        before = _Before(_listed(repository, location), _below(repository, location) if goes else ())
         status: list[int] = []
 
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -44,39 +63,58 @@ class Recorder:
             return start_response(line, headers, exc_info)
 
         yield start
-        if status and status[-1] < 300:
-            self._record(repository, location, environ, status[-1], before)
+        if status and (status[-1] == 201 or (status[-1] < 300 and method != "LOCK")):  # which makes a file
+            self._record(_change(repository, location, environ, status[-1], before), before.below)
 
-    def _record(
-        self,
-        repository: Served,
-        location: str,
-        environ: WSGIEnvironment,
-        status: int,
-        before: tuple[str | None, str | None],
-    ) -> None:
-        answer: Answer | None = environ.get(ANSWER)
-        destination = _destination(repository, environ)
-        now_at = location if destination is None else destination
-        identity = environ[IDENTITY]
-        change = Change(
-            at=time.time(),
-            who=identity.name,
-            how=identity.how,
-            address=environ["REMOTE_ADDR"] or None,
-            method=environ["REQUEST_METHOD"],
-            repository=repository.name,
-            location=location,
-            destination=destination,
-            sha256=(answer and answer.sha256) or _pkgid(repository, now_at) or before[1],
-            nevra=_nevra(repository, now_at) or before[0],
-            revision=answer.revision if answer else None,
-            status=status,
-        )
+    def _record(self, change: Change, below: Sequence[Entry]) -> None:
         try:
-            self._write(change)
+            for entry in below:
+                self._write(_of_package(change, entry), durable=False)
+            self._write(change, durable=True)
         except OSError as error:
-            log.error("the audit lacks %s of %s: %s", change.method, location, error.strerror or error)
+            log.error("the audit lacks %s of %s: %s", change.method, change.location, error.strerror or error)
+
+
+def _change(
+    repository: Served, location: str, environ: WSGIEnvironment, status: int, before: _Before
+) -> Change:
+    answer: Answer | None = environ.get(ANSWER)
+    there = _destination(repository, environ)
+    came = answer.sha256 if answer else None
+    if environ["REQUEST_METHOD"] == "PUT":
+        # What is listed there may still be, or already be, another package.
+        package = _listed(repository, location)
+        package = package if package and package.pkgid == came else None
+    else:
+        package = before.there or _listed(repository, there or location)
+    identity = environ[IDENTITY]
+    return Change(
+        at=time.time(),
+        who=identity.name,
+        how=identity.how,
+        address=environ["REMOTE_ADDR"] or None,
+        method=environ["REQUEST_METHOD"],
+        repository=repository.name,
+        location=location,
+        destination=there,
+        sha256=package.pkgid if package else came,
+        nevra=str(package.nevra) if package else None,
+        revision=answer.revision if answer else None,
+        status=status,
+    )
+
+
+def _of_package(change: Change, entry: Entry) -> Change:
+    """What the change of a directory was to one package in it."""
+    rest = entry.location_href.removeprefix(f"{change.location.rstrip('/')}/")
+    there = change.destination
+    return replace(
+        change,
+        location=entry.location_href,
+        destination=None if there is None else f"{there.rstrip('/')}/{rest}",
+        sha256=entry.pkgid,
+        nevra=str(entry.nevra),
+    )
 
 
 def _destination(repository: Served, environ: WSGIEnvironment) -> str | None:
@@ -87,13 +125,15 @@ def _destination(repository: Served, environ: WSGIEnvironment) -> str | None:
     )
 
 
-def _nevra(repository: Served, location: str) -> str | None:
+def _below(repository: Served, location: str) -> list[Entry]:
+    """The listed packages in a directory, and in those below it."""
     publication = repository.publication()
-    entry = publication.entries.get(location) if publication else None
-    return str(entry.nevra) if entry else None
+    if publication is None or not os.path.isdir(repository.path(location)):
+        return []
+    prefix = f"{location.rstrip('/')}/"
+    return [entry for name, entry in publication.entries.items() if name.startswith(prefix)]
 
 
-def _pkgid(repository: Served, location: str) -> str | None:
+def _listed(repository: Served, location: str) -> Entry | None:
     publication = repository.publication()
-    entry = publication.entries.get(location) if publication else None
-    return entry.pkgid if entry else None
+    return publication.entries.get(location) if publication else None
