@@ -29,16 +29,17 @@ from typing import Any
 from repowatch.errors import RepowatchError
 from repowatch.web.body import BodyError
 from repowatch.web.head import BadHead, Head, end_of_head, parse
-from repowatch.web.outgoing import Outgoing, Sent
+from repowatch.web.outgoing import AT_ONCE, Outgoing, Sent
 from repowatch.web.sockets import Listening
 
 log = logging.getLogger(__name__)
 
 RECEIVED = 64 * 1024  # bytes taken from a connection at once while a head is collected
+GATHERED = 16 * 1024  # bytes of a body, as PROPFIND and LOCK send, that are collected with the head
 WINDOW = 20.0  # seconds over which the least rates are measured
 HANDSHAKE = 10.0  # seconds that a TLS handshake may take
 LINGER = 5.0  # seconds, and
-DRAINED = 4 << 20  # bytes, that a client whose body is refused may go on sending, so that it reads the answer
+DRAINED = 64 << 20  # bytes, more than the buffers between us hold, that a refused client may go on sending
 LOOK = 0.5  # seconds between two looks at what is overdue
 UNSENT = 256 * 1024  # bytes that the kernel keeps of an answer, beyond what is on its way
 PIPELINED = 8  # requests of one connection that are answered in a row
@@ -73,6 +74,11 @@ class Limits:
     least_rate: float = 1024.0  # bytes a second, in bodies and in answers
 
 
+def comes_whole(head: Head) -> bool:
+    """Whether the body is so small that nobody has to wait for it: it is collected as the head is."""
+    return head.length is not None and head.length <= GATHERED and not head.expects_continue
+
+
 class Wire:
     """One connection."""
 
@@ -84,9 +90,11 @@ class Wire:
         "address",
         "buffer",
         "closing",
+        "collected",
         "deadline",
         "descriptor",
         "drained",
+        "head",
         "is_unix",
         "lingers",
         "outgoing",
@@ -113,6 +121,8 @@ class Wire:
         self.state = State.HANDSHAKE if tls else State.HEAD
         self.buffer = bytearray()  # received, not used yet
         self.searched = 0  # how far the buffer was looked at for the end of a head
+        self.head: Head | None = None  # one whose body is still collected,
+        self.collected = 0  # so many bytes of it
         self.skip = 0  # bytes of a body that nobody wanted, to be thrown away
         self.receives = 0  # of the present head
         self.outgoing = Outgoing()
@@ -216,6 +226,7 @@ class Loop:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._handshakes = ThreadPoolExecutor(2, thread_name_prefix="handshake")
+        self._waste = bytearray(RECEIVED)  # what nobody wants
         self._stopping = False
         self._ended = False
         self._next_look = 0.0
@@ -258,7 +269,8 @@ class Loop:
         for wire in list(self._wires.values()):
             if wire.state in (State.WORKING, State.SHAKING):  # its owner finds out
                 with contextlib.suppress(OSError):
-                    wire.socket.shutdown(socket.SHUT_RDWR)
+                    # Not SSLSocket's own: after that its `recv` hands out what was never decrypted.
+                    socket.socket.shutdown(wire.socket, socket.SHUT_RDWR)
             else:
                 self._close(wire)
         self._turned()
@@ -363,11 +375,20 @@ class Loop:
         self._epoll.register(wire.descriptor, _READ)
 
     def _make_room(self) -> None:
-        """Close those that wait the longest for a request, so that no silent crowd keeps others out."""
-        waiting = [wire for wire in self._wires.values() if wire.state in (State.HEAD, State.HANDSHAKE)]
-        waiting.sort(key=lambda wire: wire.since)
-        for wire in waiting[: max(1, len(waiting) // 16)]:
+        """Close those that wait the longest for a request, so that no silent crowd keeps others out.
+
+        Where all have only just come, the one that takes the longest to read its answer.
+        """
+        long_ago = time.monotonic() - LOOK
+        silent = self._oldest(State.HEAD, State.HANDSHAKE, State.LINGERING)
+        waiting = [wire for wire in silent if wire.since < long_ago]
+        for wire in waiting[: max(1, len(waiting) // 16)] or self._oldest(State.SENDING)[:1] or silent[:1]:
             self._close(wire)
+
+    def _oldest(self, *states: State) -> list[Wire]:
+        """Those in these states, the one that asked for nothing for the longest time first."""
+        found = [wire for wire in self._wires.values() if wire.state in states]
+        return sorted(found, key=lambda wire: wire.since)
 
     def _shake(self, wire: Wire) -> None:
         """One step of a TLS handshake, in a thread of its own: it computes for a millisecond."""
@@ -407,9 +428,10 @@ class Loop:
                 del wire.buffer[:dropped]
                 wire.skip -= dropped
             try:
-                end = -1 if wire.skip else end_of_head(wire.buffer, wire.searched)
-                if end >= 0:
-                    self._take_head(wire, end)
+                if not wire.skip and not wire.head:
+                    self._take_head(wire)
+                if wire.head and len(wire.buffer) >= wire.collected:
+                    self._take_request(wire, wire.head)
                 elif self._wait_for_more(wire):
                     continue
                 else:
@@ -424,7 +446,7 @@ class Loop:
 
     def _wait_for_more(self, wire: Wire) -> bool:
         """Whether there is more at hand already."""
-        if wire.buffer and not wire.searched:
+        if (wire.buffer or wire.head) and not wire.searched:
             wire.deadline = time.monotonic() + self._limits.head_time
         wire.searched = len(wire.buffer)
         if wire.tls and wire.socket.pending():  # type: ignore[attr-defined]
@@ -437,11 +459,22 @@ class Loop:
             self._later.append((time.monotonic() + TRICKLE_EVERY, wire))
         return False
 
-    def _take_head(self, wire: Wire, end: int) -> None:
+    def _take_head(self, wire: Wire) -> None:
+        """Parse the head at the beginning of the buffer, if it is there to its end."""
+        end = end_of_head(wire.buffer, wire.searched)
+        if end < 0:
+            return
         data = bytes(wire.buffer[:end])
         del wire.buffer[:end]
+        wire.searched = 0
+        wire.head = parse(data)
+        # A PUT has a slot to wait in, and is refused before its body comes.
+        is_collected = comes_whole(wire.head) and wire.head.method != "PUT"
+        wire.collected = (wire.head.length or 0) if is_collected else 0
+
+    def _take_request(self, wire: Wire, head: Head) -> None:
         wire.searched = wire.receives = 0
-        head = parse(data)
+        wire.head = None
         wire.closing = not head.keep_alive or self._stopping
         self._answer(wire, head)
 
@@ -488,15 +521,15 @@ class Loop:
         self._drain(wire)
 
     def _drain(self, wire: Wire) -> None:
-        while wire.drained <= DRAINED:
+        for _ in range(AT_ONCE // RECEIVED):
             try:
-                data = wire.socket.recv(RECEIVED)
+                count = wire.socket.recv_into(self._waste)
             except _TRY_LATER:
                 return
-            if not data:
-                break
-            wire.drained += len(data)
-        self._close(wire)
+            wire.drained += count
+            if count == 0 or wire.drained > DRAINED:
+                self._close(wire)
+                return
 
     # Giving away, taking back, ending.
 
@@ -517,7 +550,8 @@ class Loop:
         self._epoll.register(wire.descriptor, _READ)
         if wire.state is State.WORKING:
             self.send(wire)
-        elif wire.closing:
+        elif wire.closing or (not wire.secure and wire.deadline < time.monotonic()):
+            # Not left to `_look`: whoever sends a byte at a time is in the middle of a step at each look.
             self._close(wire)
         elif wire.secure:
             wire.state = State.HEAD
@@ -546,7 +580,7 @@ class Loop:
                 continue
             if wire.state is State.SENDING:
                 self._safely(wire, self._look_at_sending, now)
-            elif wire.state is State.HEAD and wire.buffer:
+            elif wire.state is State.HEAD and (wire.buffer or wire.head):
                 self._refuse(wire, BadHead(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
                 wire.closing = True
                 self._safely(wire, self.send)

@@ -28,15 +28,11 @@ _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.
 _CLOSED = -1
 _RANGE = re.compile("([0-9]+)-([0-9]*)|-([0-9]+)")
 
-_CONDITIONAL = frozenset(
-    {
-        "HTTP_IF_MATCH",
-        "HTTP_IF_MODIFIED_SINCE",
-        "HTTP_IF_NONE_MATCH",
-        "HTTP_IF_UNMODIFIED_SINCE",
-        "HTTP_RANGE",
-    }
+# Without any of these the answer depends on the file alone.
+CONDITIONAL_FIELDS = frozenset(
+    {"if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range"}
 )
+_CONDITIONAL = frozenset(f"HTTP_{name.upper().replace('-', '_')}" for name in CONDITIONAL_FIELDS)
 
 Headers = list[tuple[str, str]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
@@ -53,6 +53,14 @@ class Guard:
         environ["REMOTE_ADDR"] = peer.address or ""
         environ["wsgi.url_scheme"] = peer.scheme
         return peer
+
+    def is_public(self, repository: str) -> bool:
+        """Whether anyone may read a repository, from anywhere."""
+        return self._rules.is_public(repository)
+
+    def address(self, direct: str | None, fields: Mapping[str, str]) -> str | None:
+        """The client's, behind a connection from `direct`; None for a unix socket."""
+        return peer_of(direct, "http", fields, trusted=self._trusted).address
 
     def admit(
         self, environ: WSGIEnvironment, acts: Iterable[Act], *, ask_who: bool = False

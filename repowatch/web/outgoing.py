@@ -103,7 +103,7 @@ class Outgoing:
         Raises OSError when the client is gone, ShortFileError, and what the blocks raise.
         """
         budget = AT_ONCE
-        while budget > 0:
+        while True:
             if not self._pieces:
                 if self._made is None:
                     self.give_up()
@@ -112,12 +112,13 @@ class Outgoing:
                     return Sent.MAKE
                 self._make()
                 continue
+            if budget <= 0:
+                return Sent.MORE
             count = self._send(connection)
             if count < 0:
                 return Sent.BLOCKED
             self.sent += count
             budget -= count
-        return Sent.MORE
 
     def _make(self) -> None:
         assert self._made is not None

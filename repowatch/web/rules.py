@@ -149,6 +149,11 @@ class Rules:
         entries = rights.read if action is Action.READ else rights.write
         return ANYONE not in entries if entries is not None else not self._anonymous_write
 
+    def is_public(self, repository: str) -> bool:
+        """Whether anyone may read a repository, from anywhere."""
+        rights = self._rights.get(repository)
+        return rights is not None and ANYONE in rights.read and not (rights.allow or rights.deny)
+
     def _is_among(self, name: str, entries: frozenset[str] | None) -> bool:
         # A certificate may be made out to any name, "@admins" among them.
         if mistake_in_user_name(name):

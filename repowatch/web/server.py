@@ -21,9 +21,10 @@ from cheroot.wsgi import Server as CherootServer
 
 from repowatch.system.threads import Thread
 from repowatch.web.access import AccessLog
-from repowatch.web.connections import Limits, Loop, Wire
+from repowatch.web.connections import Limits, Loop, Wire, comes_whole
 from repowatch.web.guard import Login
 from repowatch.web.head import BadHead, Head
+from repowatch.web.kept import Kept
 from repowatch.web.replies import Reply
 from repowatch.web.request import Request, last_lines
 from repowatch.web.site import Site
@@ -98,6 +99,9 @@ class Server:
     # In the loop's thread.
 
     def _answer(self, wire: Wire, head: Head) -> None:
+        if (kept := self._site.again(head)) and head.minor == 1 and not wire.closing:
+            self._give_again(wire, head, kept)
+            return
         if wire.owner is None:
             wire.owner = _Connection(self._cheroot, wire)
         connection: _Connection = wire.owner
@@ -116,6 +120,22 @@ class Server:
             log.exception("unexpected error in %s %s", head.method, head.target)
             request.fail()
 
+    def _give_again(self, wire: Wire, head: Head, kept: Kept) -> None:
+        now = time.time()
+        last = last_lines(int(now), self._name).encode("ascii")
+        wire.outgoing.write(b"%b%b%b" % (kept.head, last, kept.content))
+        if self._access:
+            self._access.note(
+                address=self._site.client(wire.address, head),
+                user=None,
+                request_line=f"GET {head.target} HTTP/1.1",
+                status=200,
+                sent=len(kept.content),
+                referer=head.fields.get("referer"),
+                agent=head.fields.get("user-agent"),
+                at=now,
+            )
+
     def _go_on(self, connection: _Connection, request: Request) -> None:
         """A request that may: answered here when it reads a file, else given to a worker."""
         if request.head.method in ("GET", "HEAD") and request.head.length == 0:
@@ -132,8 +152,8 @@ class Server:
         self._give_to_worker(connection, request)
 
     def _take_slot(self, request: Request) -> bool:
-        """Changes may wait for a publication, so they are bounded well below the threads there are."""
-        if request.head.method in _READING:
+        """Who may wait, for a publication or for a body, is bounded well below the threads there are."""
+        if request.head.method in _READING and comes_whole(request.head):
             return True
         if not self._slots.acquire(blocking=False):
             return False

@@ -6,21 +6,26 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from repowatch.model.publication import Publication
 from repowatch.web import status as says
 from repowatch.web.dav import application
 from repowatch.web.destination import destination
-from repowatch.web.downloads import send_file
+from repowatch.web.downloads import CONDITIONAL_FIELDS, FileBody, send_file
 from repowatch.web.guard import Act, Guard, Login
+from repowatch.web.head import Head
+from repowatch.web.kept import MOST, SETTLED, Kept, Shelf, stamp_of
 from repowatch.web.listing import DirectoryEntry, render
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
 from repowatch.web.records import Recorder
-from repowatch.web.replies import Reply, as_json, page, plain
+from repowatch.web.replies import Headers, Reply, as_json, page, plain
 from repowatch.web.rules import Action
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
@@ -96,6 +101,7 @@ class Site:
             _Door(each.url, each, application(each, max_upload=max_upload)) for each in repositories
         ]
         self._guard = guard
+        self._shelf = Shelf()
         self._route = lru_cache(maxsize=4096)(self._find_route)
         self._base_url = base_url
         self._version = version
@@ -157,7 +163,45 @@ class Site:
             return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
         except OSError:
             return None
-        return _send(route.door.repository, route.location_href, descriptor, environ, start_response)
+        said: list[tuple[str, Headers]] = []
+
+        def start(status: str, headers: Headers, exc_info: Any = None, /) -> Callable[[bytes], object]:
+            said.append((status, headers))
+            return start_response(status, headers, exc_info)
+
+        publication = route.door.repository.publication()  # before the ETag is made of it
+        body = _send(route.door.repository, route.location_href, descriptor, environ, start)
+        if isinstance(body, FileBody) and environ["REQUEST_METHOD"] == "GET" and said[-1][0] == "200 OK":
+            self._keep(environ["REQUEST_URI"], route, descriptor, said[-1][1], publication)
+        return body
+
+    def again(self, head: Head) -> Kept | None:
+        """The answer to a GET that is the same as a moment ago: of a small file that anyone may read."""
+        if head.method != "GET" or head.length != 0 or not CONDITIONAL_FIELDS.isdisjoint(head.fields):
+            return None
+        return self._shelf.find(head.target)
+
+    def client(self, direct: str | None, head: Head) -> str | None:
+        """The address of the client behind a connection from `direct`; None for a unix socket."""
+        return self._guard.address(direct, head.fields)
+
+    def _keep(
+        self, target: str, route: _Route, descriptor: int, headers: Headers, publication: Publication | None
+    ) -> None:
+        """Keep an answer that was just begun, if it is small and public and has been the same for a while."""
+        assert route.door is not None
+        assert route.file_path is not None
+        repository, status = route.door.repository, os.fstat(descriptor)
+        if status.st_size > MOST or status.st_ctime > time.time() - SETTLED:
+            return
+        content = os.pread(descriptor, status.st_size, 0)
+        if len(content) == status.st_size and self._guard.is_public(repository.name):
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+            head = f"HTTP/1.1 200 OK\r\n{lines}".encode("latin-1")
+            asked = repository.publication
+            self._shelf.put(
+                target, Kept(route.file_path, stamp_of(status), publication, asked, head, content)
+            )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request that was admitted."""
