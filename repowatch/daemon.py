@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from repowatch import __version__
@@ -26,6 +26,7 @@ from repowatch.repository.readers import Readers
 from repowatch.repository.updater import POLLING, Updater
 from repowatch.repository.watcher import Watcher
 from repowatch.system.clock import SystemClock
+from repowatch.system.memory import share_one_heap
 from repowatch.system.threads import Thread, give_way
 from repowatch.web.served import Served
 from repowatch.web.sockets import Listening
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 # Seconds after which a thread that computes lets another one go on; Python's own 5 ms are a long time for
 # a client that waits for an answer while the metadata is made.
 SWITCH = 0.0005
+
+LOOK = 0.5  # seconds between two looks whether a signal came
 
 FIRST = 5.0  # seconds that the doors wait for a first publication where nothing is published yet
 
@@ -137,6 +140,7 @@ class Daemon:
         Raises RepowatchError when it can not start.
         """
         sys.setswitchinterval(SWITCH)
+        share_one_heap()
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         signal.signal(signal.SIGINT, lambda *_: self._stop())
         signal.signal(signal.SIGHUP, lambda *_: self._news.put(lambda: self._again(reload)))
@@ -156,7 +160,9 @@ class Daemon:
                     ready(url if url.startswith("unix:") else f"{url}/")
                 stack.callback(self._doors.close)
             while not self._stopping:
-                self._news.get()()
+                # A signal that comes just before the wait begins does not end it.
+                with contextlib.suppress(Empty):
+                    self._news.get(timeout=LOOK)()
             log.info("stopping")
         return 1 if self._failed else 0
 

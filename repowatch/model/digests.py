@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from functools import partial
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from repowatch.errors import BadPackage
 
@@ -89,6 +90,16 @@ class Inspection:
     head: bytes  # lead, signature header, padding and header: all before the payload
 
 
+# Calls each of some functions once, in any order or side by side, and returns when all have returned.
+Spread: TypeAlias = Callable[[Sequence[Callable[[], None]]], None]
+
+
+def in_order(functions: Sequence[Callable[[], None]]) -> None:
+    """The plain way to spread."""
+    for function in functions:
+        function()
+
+
 class Inspector:
     """Takes the bytes of a file in chunks of any size; keeps the head, and nothing of the payload."""
 
@@ -109,11 +120,14 @@ class Inspector:
         """Bytes of the whole file by its signature header; None before that is read, and for v6."""
         return self._announced
 
-    def feed(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes. Raises BadPackage as soon as no further ones could make the file whole."""
+    def feed(self, chunk: bytes | memoryview, *, spread: Spread | None = None) -> None:
+        """Take the next bytes. Raises BadPackage as soon as no further ones could make the file whole.
+
+        `spread` may update the digests side by side.
+        """
         rest = memoryview(chunk)
         self._received += len(rest)
-        self._pkgid.update(rest)
+        updates = [partial(self._pkgid.update, rest)]
         while rest and self._head.tell() < self._head_needed:
             part = rest[: self._head_needed - self._head.tell()]
             self._head.write(part)
@@ -122,8 +136,8 @@ class Inspector:
                 self._head_needed = next(self._parts, self._head_needed)
         if self._announced is not None and self._received > self._announced:
             raise _wrong_size(self._received, self._announced)
-        for check in self._payload_checks:
-            check.hash.update(rest)
+        updates += [partial(check.hash.update, rest) for check in self._payload_checks]
+        (spread or in_order)(updates)
 
     def finish(self) -> Inspection:
         """The verdict after the last byte. Raises BadPackage with the reason when the file is not whole."""

@@ -73,6 +73,11 @@ class Tree:
                 names.append(os.path.normpath(os.path.join(link, os.path.relpath(path, target))))
         return [name for name in names if self.concerns(name) or name == "."]
 
+    @property
+    def has_links(self) -> bool:
+        """Whether any symbolic link was there when it was last looked."""
+        return bool(self._links)
+
     def is_link(self, name: str) -> bool:
         """Whether a path relative to the root is a symbolic link, or was one when it was last seen."""
         return name in self._links or os.path.islink(self.path(name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,7 +31,14 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
-from watchdog.observers.inotify_c import CallbackId, InotifyFD, Mask, WatchCallback, WatchDescriptor
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 from watchdog.utils import BaseThread
 
 from repowatch.repository.tree import PRIVATE, REPODATA, Tree, is_below
@@ -56,6 +64,10 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 
+# Ends of names that always say something: packages, and what another program may publish.
+_TELLING = (b".rpm", b"repomd.xml")
+
+
 class Watcher:
     """Watches one tree and passes on names relative to its root.
 
@@ -65,6 +77,7 @@ class Watcher:
     def __init__(self, tree: Tree, *, hint: Callable[[str], None], blind: Callable[[], None]) -> None:
         self.mode = "none"  # or "inotify", "polling"; status says it
         self._observer: _Observer | None = None
+        self._tree = tree
         self._handler = _Handler(tree, hint)
         self._overflow = _Overflow(hint)
         self._root = tree.root
@@ -81,7 +94,7 @@ class Watcher:
         _watchdog_log.addHandler(self._overflow)
         self.mode = "inotify"
         try:
-            self._observer = _Observer(self.failed, private=os.path.join(self._root, PRIVATE))
+            self._observer = _Observer(self.failed, tree=self._tree)
             for directory in (self._root, *self._follow):
                 self._observer.schedule(self._handler, directory, recursive=True, event_filter=_EVENTS)
             self._observer.start()
@@ -118,13 +131,45 @@ class Watcher:
 
 
 class _Inotify(InotifyFD):
-    """watchdog goes on without a word when a directory below the root can not be watched."""
+    """watchdog goes on without a word when a directory below the root can not be watched.
 
-    def __init__(self, failed: Callable[[OSError], None], *, private: str) -> None:
-        """`private` is not to be watched: what we do there ourselves would wake us up all the time."""
+    And it hands each event through four threads, which is most of what a small upload costs: so events that
+    can mean nothing to a repository end here.
+    """
+
+    def __init__(self, failed: Callable[[OSError], None], *, tree: Tree) -> None:
         super().__init__()
         self._failed = failed
-        self._private = os.fsencode(private)
+        self._tree = tree
+        # Not to be watched: what we do there ourselves would wake us up all the time.
+        self._private = os.fsencode(os.path.join(tree.root, PRIVATE))
+        self._moving = 0  # the cookie of the last half of a rename that was passed on
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        if self._means_nothing(event):
+            return
+        if event.is_moved_from:
+            self._moving = event.cookie
+        super().handle_event(event)
+
+    def _means_nothing(self, event: InotifyEvent) -> bool:
+        """Whether an event is about a plain file that is no package, and was none.
+
+        Of a rename both halves are passed on, or watchdog would wait for the other.
+        """
+        if not event.name or event.is_directory or event.is_ignored or event.is_queue_overflow:
+            return False
+        if event.name.endswith(_TELLING) or (event.is_moved_to and event.cookie == self._moving):
+            return False
+        if self._tree.has_links:  # a file may be in the place of one
+            return False
+        if event.is_delete or event.is_moved_from:
+            return True
+        watch = self._watch_for_wd.get(event.wd)
+        return watch is not None and all(
+            _is_plain_file(each._build_event_source_path(event))  # type: ignore[attr-defined]
+            for each in tuple(watch.callbacks.values())
+        )
 
     def add_callback(
         self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
@@ -142,9 +187,16 @@ class _Inotify(InotifyFD):
         return watch
 
 
+def _is_plain_file(path: bytes | None) -> bool:
+    try:
+        return path is not None and stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 class _Observer(InotifyObserver):
-    def __init__(self, failed: Callable[[OSError], None], *, private: str) -> None:
-        self._inotify_fd = _Inotify(failed, private=private)
+    def __init__(self, failed: Callable[[OSError], None], *, tree: Tree) -> None:
+        self._inotify_fd = _Inotify(failed, tree=tree)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
 

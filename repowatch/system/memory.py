@@ -7,6 +7,19 @@ import ctypes
 import gc
 
 
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def share_one_heap() -> None:
+    """Call before threads begin: glibc would give them heaps of their own, and each keeps what was freed in it.
+
+    Python allocates under its own lock, so there is little that could go side by side. Measured after uploads of
+    100 MiB: 49 MB become 36 MB.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def settle() -> None:
     """Call after something large was made that will stay.
 

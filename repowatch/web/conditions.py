@@ -51,6 +51,16 @@ class Conditions:
             get("HTTP_IF_MODIFIED_SINCE"),
         )
 
+    def names(self) -> list[str]:
+        """The fields that were sent."""
+        sent = {
+            "If-Match": self.if_match,
+            "If-Unmodified-Since": self.if_unmodified_since,
+            "If-None-Match": self.if_none_match,
+            "If-Modified-Since": self.if_modified_since,
+        }
+        return [name for name, value in sent.items() if value is not None]
+
 
 def evaluate(
     conditions: Conditions, *, method: str, exists: bool, etag: str | None, last_modified: float | None

@@ -514,9 +514,11 @@ class Loop:
         """Let a client that is still sending read its answer: a reset would take it away (RFC 9112, 9.6)."""
         wire.state = State.LINGERING
         wire.deadline = time.monotonic() + LINGER
-        with contextlib.suppress(OSError):
-            if not wire.tls:
-                wire.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(wire.socket, ssl.SSLSocket):
+                with contextlib.suppress(*_TRY_LATER):
+                    wire.socket.unwrap()  # says that we are done; the client's word is not waited for
+            socket.socket.shutdown(wire.socket, socket.SHUT_WR)
         self._watch(wire, _READ)
         self._drain(wire)
 

@@ -36,6 +36,7 @@ from repowatch.web.locks import Locks
 from repowatch.web.names import BadName, is_hidden, is_reserved, path_of
 from repowatch.web.properties import DeadProperties
 from repowatch.web.propfind import Known, Multistatus, asked_for
+from repowatch.web.put import plain_put, receive
 from repowatch.web.replies import Headers, plain
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import ANSWER, Answer, Expected, Refusal, Upload, told
@@ -44,7 +45,6 @@ from repowatch.web.xmlbody import document, read_body
 log = logging.getLogger(__name__)
 
 _REPLY = "repowatch.reply"
-_BLOCK = 1 << 20  # bytes read from a client at once
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 _LONGEST_TIMEOUT = 256  # characters
 
@@ -54,14 +54,14 @@ def application(repository: Served, *, max_upload: int | None) -> WSGIApplicatio
     quiet = logging.getLogger("wsgidav")  # it logs a traceback for every upload that is refused
     quiet.propagate = False
     quiet.addHandler(logging.NullHandler())
+    locks = Locks()
     dav = WsgiDAVApp(
         {
             "provider_mapping": {"/": _Provider(repository, max_upload)},
             "mount_path": repository.url.rstrip("/"),
             "middleware_stack": [Answers, RequestResolver],
             "property_manager": DeadProperties(),
-            "lock_storage": Locks(),
-            "block_size": _BLOCK,
+            "lock_storage": locks,
             "logging": {"enable": False},
             "verbose": 1,
             # Its error pages and listings are not used; this keeps it from looking for them.
@@ -72,6 +72,14 @@ def application(repository: Served, *, max_upload: int | None) -> WSGIApplicatio
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer beside WsgiDAV's own way out: there it reads bodies to their end and closes connections."""
+        if environ["REQUEST_METHOD"] == "PUT":
+            try:
+                answer = plain_put(environ, repository, locks=locks, most=max_upload)
+            except Refusal as refusal:
+                answer = Answer(refusal.status, text=str(refusal))
+            if answer is not None:
+                environ[ANSWER] = answer
+                return _say(answer, start_response)
         for _ in dav(environ, start_response):
             pass
         reply: _Reply = environ.pop(_REPLY)
@@ -323,7 +331,7 @@ class _File(DAVNonCollection):  # type: ignore[misc]
 
         `blocks` would be joined to be of one size; they are taken as they come instead.
         """
-        place, body = self._place, self.environ["wsgi.input"]
+        place = self._place
         with _answering(self.environ):
             self._upload = Upload(
                 place.repository,
@@ -331,8 +339,7 @@ class _File(DAVNonCollection):  # type: ignore[misc]
                 Expected.of(self.environ),
                 most=self.provider.max_upload,
             )
-            while block := body.read1(_BLOCK):
-                self._upload.write(block)
+            receive(self.environ, self._upload)
 
     def close(self) -> None:
         """The end of the body."""

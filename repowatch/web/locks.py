@@ -37,6 +37,15 @@ class Locks:
         with self._mutex:
             return len(self._valid()) >= MOST
 
+    def is_empty(self) -> bool:
+        return not self._locks
+
+    def covers(self, location_href: str) -> bool:
+        """Whether a name, or a directory above it, is locked."""
+        path = f"/{location_href}"
+        with self._mutex:
+            return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in self._roots())
+
     def in_directory(self, location_href: str) -> Mapping[str, list[Lock]]:
         """By location_href: the locks on a resource, and on what is directly in it."""
         found = defaultdict(list)
@@ -87,6 +96,9 @@ class Locks:
                 or (include_children and lock["root"].startswith(below) and lock["root"] != root)
             ]
             return [lock["token"] if token_only else dict(lock) for lock in found]
+
+    def _roots(self) -> list[str]:
+        return [unquote(lock["root"]) for lock in self._valid()]
 
     def _valid(self) -> list[Lock]:
         now = self._now()

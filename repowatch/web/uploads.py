@@ -14,11 +14,12 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from repowatch.errors import BadPackage, RepowatchError, Unfinished
-from repowatch.model.digests import Inspection, Inspector
+from repowatch.model.digests import Inspection, Inspector, Spread
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
 from repowatch.system.files import make_directories, make_sure_of, remove_if_there
@@ -157,12 +158,13 @@ class Upload:
             assert self._intake is not None
             self._intake.take(data)
 
-    def _hash(self, data: bytes) -> None:
-        """Read the next bytes for all digests; in another thread, one block after the other."""
+    def _hash(self, data: bytes, *, spread: Spread) -> None:
+        """Read the next bytes for all digests; maybe in another thread, but one block after the other."""
+        sums = [partial(digest.update, data) for digest in self._sums.values()]
         if self._inspector:
-            self._inspector.feed(data)
-        for digest in self._sums.values():
-            digest.update(data)
+            self._inspector.feed(data, spread=lambda digests: spread([*digests, *sums]))
+        else:
+            spread(sums)
 
     def finish(self) -> Answer:
         """Check the whole, make it durable, give it its name; what the client is to be told.
@@ -334,7 +336,8 @@ def check_conditions(repository: Served, location_href: str, conditions: Conditi
         last_modified=status.st_mtime if status else None,
     )
     if verdict is not None:
-        raise Refusal(verdict, f"{location_href} is not as the request expects it")
+        asked = ", ".join(conditions.names())
+        raise Refusal(verdict, f"{location_href} is not as the request expects it ({asked})")
 
 
 @contextlib.contextmanager
