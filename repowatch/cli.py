@@ -213,7 +213,7 @@ def _serve(options: argparse.Namespace) -> int:
     daemon = Daemon(config, progress=_Progress(), handed_over=handed_over)
     return daemon.run(
         ready=lambda url: print(f"ready {url}", flush=True),
-        reload=lambda: _reload(options, config, addresses),
+        reload=lambda: _reload(options, addresses),
     )
 
 
@@ -237,20 +237,11 @@ def _configuration(options: argparse.Namespace) -> Config:
     return config
 
 
-def _reload(options: argparse.Namespace, running: Config, addresses: Sequence[Address] | None) -> None:
-    """SIGHUP: a bad configuration is refused and told; a good one needs a restart in this version."""
-    try:
-        wanted = _configuration(options)
-        refuse_open_doors(wanted, addresses)
-    except RepowatchError as error:
-        log.error("the configuration is refused, the old one stays:\n%s", error)
-        return
-    if wanted == running:
-        log.info("the configuration did not change")
-    else:
-        log.warning(
-            "the configuration is good, but changes take effect at the next start; restart the daemon"
-        )
+def _reload(options: argparse.Namespace, addresses: Sequence[Address] | None) -> Config:
+    """SIGHUP: the configuration as it is now. Raises RepowatchError for a bad one."""
+    wanted = _configuration(options)
+    refuse_open_doors(wanted, addresses)
+    return wanted
 
 
 def _repository_at(options: argparse.Namespace) -> RepositoryConfig:

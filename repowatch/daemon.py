@@ -20,6 +20,7 @@ from typing import Any
 from repowatch import __version__
 from repowatch.config import Config, RepositoryConfig
 from repowatch.doors import Doors
+from repowatch.errors import RepowatchError
 from repowatch.opening import Progress, open_index
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -134,7 +135,7 @@ class Daemon:
         # A SimpleQueue, because a signal handler may interrupt whoever holds another's lock.
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
-    def run(self, *, ready: Callable[[str], None], reload: Callable[[], None]) -> int:
+    def run(self, *, ready: Callable[[str], None], reload: Callable[[], Config]) -> int:
         """Start, say so with the URL of each address, run until a signal; the exit code.
 
         Raises RepowatchError when it can not start.
@@ -191,9 +192,22 @@ class Daemon:
         ):
             time.sleep(0.01)
 
-    def _again(self, reload: Callable[[], None]) -> None:
+    def _again(self, reload: Callable[[], Config]) -> None:
+        """SIGHUP: logs are opened anew, and the configuration is read again; a bad one changes nothing."""
         self._doors.reopen()
-        reload()
+        try:
+            wanted = reload()
+            before, waiting = self._config, self._doors.take(wanted)
+        except RepowatchError as error:
+            log.error("the configuration is refused, the old one stays:\n%s", error)
+            return
+        self._config = wanted
+        if wanted == before:
+            log.info("the configuration did not change")
+        if waiting:
+            log.warning("%s: changes take effect at the next start; restart the daemon", ", ".join(waiting))
+        elif wanted != before:
+            log.info("the configuration is in use as it is now")
 
     def _stop(self) -> None:
         self._stopping = True

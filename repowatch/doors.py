@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import resource
 import socket
@@ -32,6 +33,19 @@ log = logging.getLogger(__name__)
 
 DESCRIPTORS = 512  # that the rest of the daemon may need, beside one for each connection and one for its file
 
+# What a running daemon takes over, beside the rights of repositories.
+_LIVE = frozenset(
+    {
+        "accounts",
+        "allow_anonymous_upload",
+        "auth_over_http",
+        "groups",
+        "public_url",
+        "trusted_proxies",
+        "users",
+    }
+)
+
 Failed: TypeAlias = Callable[[str], None]
 
 
@@ -48,6 +62,8 @@ class Doors:
         self._context = _context(config)
         self._handed_over = handed_over
         self._version = version
+        self._at_start = config
+        self._site: Site | None = None
         self._stack = contextlib.ExitStack()
         self._access: AccessLog | None = None
         self._audit: Audit | None = None
@@ -70,6 +86,17 @@ class Doors:
         if self._audit:
             self._audit.reopen()
 
+    def take(self, config: Config) -> list[str]:
+        """Use what can change while clients are served; the keys whose changes wait for the next start.
+
+        Raises RepowatchError where the users are of no use, and then nothing changes.
+        """
+        guard = _guard(config)
+        self._config = config
+        if self._site:
+            self._site.take(guard)
+        return _changed(self._at_start, config)
+
     def _open(self, served: Sequence[Served], stack: contextlib.ExitStack, *, failed: Failed) -> list[str]:
         config = self._config
         if config.access_log:
@@ -80,10 +107,10 @@ class Doors:
             stack.callback(self._audit.close)
         listening = list(self._handed_over) or self._listen(stack)
         urls = [each.url for each in listening]
-        site = Site(
+        self._site = site = Site(
             served,
             guard=self._guard,
-            base_url=lambda: config.public_url or _told(urls[0]),
+            base_url=lambda: self._config.public_url or _told(urls[0]),
             max_upload=config.max_upload,
             version=self._version,
             record=Recorder(self._audit.record) if self._audit else None,
@@ -116,6 +143,20 @@ class Doors:
                 stack.callback(sockets.close, each)
             listening += opened
         return listening
+
+
+def _changed(before: Config, now: Config) -> list[str]:
+    """The keys that differ and are read at the start only."""
+    fixed = [_without_rights(each) for each in (before, now)]
+    names = (each.name for each in dataclasses.fields(Config) if each.name not in _LIVE)
+    return [name for name in names if getattr(fixed[0], name) != getattr(fixed[1], name)]
+
+
+def _without_rights(config: Config) -> Config:
+    repositories = tuple(
+        dataclasses.replace(each, read=(), write=None, allow=(), deny=()) for each in config.repositories
+    )
+    return dataclasses.replace(config, repositories=repositories)
 
 
 def _listen_on(address: Address, *, tls: bool) -> list[Listening]:

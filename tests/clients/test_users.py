@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -439,3 +441,36 @@ def test_the_proxy_of_a_stranger_is_not_believed(tmp_path: Path) -> None:
     with Daemon(scratch=tmp_path / "scratch", configuration=configuration) as daemon:
         for told in (client_at("10.1.2.3"), {"Forwarded": "for=10.1.2.3;proto=https"}):
             assert ask(daemon, "GET", "/near/", told).status == 403
+
+
+def test_a_reload_changes_who_may_read_at_once(tmp_path: Path) -> None:
+    """Also what was asked for a moment ago, and is kept ready."""
+    (tmp_path / "rpm").mkdir()
+    (tmp_path / "rpm" / "notes.txt").write_text("for everyone")
+    os.utime(tmp_path / "rpm" / "notes.txt")
+    users = write_users(tmp_path / "users", {"anna": "secret"})
+
+    def configuration(read: str, listen: str = "") -> str:
+        repository = f"{{path: {tmp_path / 'rpm'}, read: {read}}}"
+        return f"{listen}users: {users}\nrepositories:\n  rpm: {repository}\n"
+
+    with Daemon(scratch=tmp_path / "scratch", configuration=configuration("[anyone]")) as daemon:
+
+        def kept() -> bool:
+            answer = daemon.get("/rpm/notes.txt")
+            assert (answer.status, answer.body) == (200, b"for everyone")
+            return time.time() - (tmp_path / "rpm" / "notes.txt").stat().st_ctime > 1.2
+
+        wait_until(kept)
+        assert daemon.get("/rpm/notes.txt").status == 200
+        (tmp_path / "scratch" / "repowatch.yaml").write_text(configuration("[anna]"))
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "the configuration is in use as it is now" in daemon.log)
+        assert daemon.get("/rpm/notes.txt").status == 401
+        assert daemon.get("/rpm/notes.txt", headers=basic("anna", "secret")).status == 200
+        (tmp_path / "scratch" / "repowatch.yaml").write_text(configuration("[anna]", "max_upload: 1MiB\n"))
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "max_upload: changes take effect at the next start" in daemon.log)
+        (tmp_path / "scratch" / "repowatch.yaml").write_text(configuration("[anyone]"))
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: daemon.get("/rpm/notes.txt").status == 200)
