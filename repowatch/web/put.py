@@ -53,12 +53,21 @@ def receive(environ: WSGIEnvironment, upload: Upload) -> None:
 
 def _is_plain(repository: Served, location_href: str) -> bool:
     """Whether a name is a plain file's, or free, in a directory that is there and behind no link."""
-    if not location_href or location_href.endswith("/") or repository.is_behind_link(location_href):
+    if not location_href or location_href.endswith("/"):
         return False
     path = repository.path(location_href)
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        return _is_where_it_seems(os.path.dirname(path)) and stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:
         return os.path.isdir(os.path.dirname(path))
     except OSError:
         return False
+
+
+def _is_where_it_seems(directory: str) -> bool:
+    """Whether no part of a path is a symbolic link. Raises OSError where it is no directory."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == directory
+    finally:
+        os.close(descriptor)

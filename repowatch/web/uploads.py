@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import re
-import uuid
+import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,10 @@ from repowatch.web.intake import Intake
 from repowatch.web.served import Served
 
 log = logging.getLogger(__name__)
+
+# Names in staging: of this run of the daemon, and in it.
+_RUN = secrets.token_hex(8)
+_numbers = itertools.count()
 
 ANSWER = "repowatch.answer"  # where in the environment what became of a change is left
 
@@ -136,7 +141,8 @@ class Upload:
             staging = repository.staging()
         self._staging = staging
         self._look_again = LOOK_AGAIN
-        self._staged = os.path.join(staging, f"upload-{uuid.uuid4().hex}")
+        self._staged = os.path.join(staging, f"upload-{_RUN}-{next(_numbers)}")
+        self._is_in_place = False
         check_conditions(repository, location_href, expected.conditions)
         if most is not None and (expected.length or 0) > most:
             raise _too_large(most)
@@ -186,6 +192,7 @@ class Upload:
                 conditions=self._expected.conditions,
                 patience=0 if self._expected.respond_async else PATIENCE,
             )
+        self._is_in_place = not self._is_package  # one that is listed already stays in staging
         return replace(answer, sha256=inspection.pkgid if inspection else self._sum())
 
     def _sum(self) -> str | None:
@@ -197,6 +204,8 @@ class Upload:
         self._received()
         if self._intake:
             self._intake.close()
+        if self._is_in_place:
+            return
         try:
             remove_if_there(self._staged)
         except OSError as error:
@@ -314,8 +323,11 @@ def _put_into_place(
     check()
     target = repository.path(location_href)
     replaced = os.path.lexists(target)
-    make_directories(os.path.dirname(target), below=repository.root)
-    os.rename(staged, target)
+    try:
+        os.rename(staged, target)
+    except FileNotFoundError:
+        make_directories(os.path.dirname(target), below=repository.root)
+        os.rename(staged, target)
     # A name in staging that comes back is removed at the next start; any other was a client's.
     make_sure_of(os.path.dirname(target), *([os.path.dirname(staged)] if departs else []))
     etag = repository.etag(location_href, os.stat(target, follow_symlinks=False))
@@ -324,6 +336,8 @@ def _put_into_place(
 
 def check_conditions(repository: Served, location_href: str, conditions: Conditions) -> None:
     """Hold a request's conditions against its target as it is now. Raises Refusal (412)."""
+    if conditions == NO_CONDITIONS:
+        return
     try:
         status = os.stat(repository.path(location_href), follow_symlinks=False)
     except OSError:

@@ -45,7 +45,9 @@ class Lane:
 
     def __init__(self, tree: Path, scratch: Path) -> None:
         self.tree = tree
-        self.daemon = Daemon(tree, scratch=scratch)
+        # Without a reserve, or no disk would ever be full.
+        repository = f"repositories:\n  {tree.name}: {{path: {tree}}}\n"
+        self.daemon = Daemon(scratch=scratch, configuration=f"limits: {{reserve: 0}}\n{repository}")
         self._made = scratch / "made"
         self.refusals: list[Answer] = []
         self._allowed: dict[str, set[str | None]] = {}  # pkgids by name, None: no such file
