@@ -9,34 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import select
 import socket
 import ssl
-import struct
-import termios
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from http import HTTPStatus
-from typing import Any
 
 from repowatch.errors import RepowatchError
-from repowatch.web.body import BodyError
 from repowatch.web.head import BadHead, Head, end_of_head, parse
-from repowatch.web.outgoing import AT_ONCE, Outgoing, Sent
+from repowatch.web.outgoing import AT_ONCE, Sent
 from repowatch.web.sockets import Listening
+from repowatch.web.wire import TRY_LATER, WINDOW, State, Wire
 
 log = logging.getLogger(__name__)
 
 RECEIVED = 64 * 1024  # bytes taken from a connection at once while a head is collected
 GATHERED = 16 * 1024  # bytes of a body, as PROPFIND and LOCK send, that are collected with the head
-WINDOW = 20.0  # seconds over which the least rates are measured
 HANDSHAKE = 10.0  # seconds that a TLS handshake may take
 LINGER = 5.0  # seconds, and
 DRAINED = 64 << 20  # bytes, more than the buffers between us hold, that a refused client may go on sending
@@ -49,19 +43,6 @@ TRICKLE_EVERY = 0.05  # seconds
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python's socket has no name for it
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_TRY_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class State(Enum):
-    """Who has a connection, and what it waits for."""
-
-    HANDSHAKE = "handshake"
-    SHAKING = "shaking"  # a thread computes the next step of its handshake
-    HEAD = "head"
-    WORKING = "working"  # somebody else owns it
-    SENDING = "sending"
-    LINGERING = "lingering"
-    CLOSED = "closed"  # its number may be another's by now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,121 +58,6 @@ class Limits:
 def comes_whole(head: Head) -> bool:
     """Whether the body is so small that nobody has to wait for it: it is collected as the head is."""
     return head.length is not None and head.length <= GATHERED and not head.expects_continue
-
-
-class Wire:
-    """One connection."""
-
-    __slots__ = (
-        "_rate",
-        "_received",
-        "_window_ends",
-        "acknowledged",
-        "address",
-        "buffer",
-        "closing",
-        "collected",
-        "deadline",
-        "descriptor",
-        "drained",
-        "head",
-        "is_unix",
-        "lingers",
-        "outgoing",
-        "owner",
-        "port",
-        "receives",
-        "searched",
-        "secure",
-        "since",
-        "skip",
-        "socket",
-        "state",
-        "tls",
-    )
-
-    def __init__(
-        self, connection: socket.socket, *, address: str | None, port: int, tls: bool, rate: float
-    ) -> None:
-        self.socket = connection
-        self.descriptor = connection.fileno()
-        self.address = address  # None on a unix socket
-        self.port = port
-        self.tls = tls
-        self.state = State.HANDSHAKE if tls else State.HEAD
-        self.buffer = bytearray()  # received, not used yet
-        self.searched = 0  # how far the buffer was looked at for the end of a head
-        self.head: Head | None = None  # one whose body is still collected,
-        self.collected = 0  # so many bytes of it
-        self.skip = 0  # bytes of a body that nobody wanted, to be thrown away
-        self.receives = 0  # of the present head
-        self.outgoing = Outgoing()
-        self.closing = False  # after the present answer
-        self.lingers = False  # the client may still be sending: let it read the answer first
-        self.drained = 0
-        self.acknowledged = 0  # bytes the client had read when the window began
-        self.since = 0.0
-        self.deadline = 0.0
-        self.secure = False  # the handshake is done
-        self.owner: Any = None  # what the server keeps with it
-        self._rate = rate
-        self._received = 0  # bytes of the body in the present window
-        self._window_ends = 0.0
-
-    def begin_body(self) -> None:
-        """The client's time begins: from now on it has to keep the least rate."""
-        self._received = 0
-        self._window_ends = time.monotonic() + WINDOW
-
-    def receive(self, size: int) -> bytes:
-        """The next bytes of a body, b"" at the end of the connection. Waits; for whoever owns the connection.
-
-        Raises BodyError (408) when the client stays below the least rate, OSError.
-        """
-        poll = None
-        while True:
-            try:
-                data = self.socket.recv(size)
-            except _TRY_LATER:
-                if poll is None:
-                    poll = select.poll()
-                    poll.register(self.descriptor, select.POLLIN)
-                poll.poll(self._time_left() * 1000)
-            else:
-                self._received += len(data)
-                return data
-
-    def _time_left(self) -> float:
-        """Seconds until the window ends; a new one begins where enough came in the last."""
-        now = time.monotonic()
-        if now >= self._window_ends:
-            if self._received < self._rate * WINDOW:
-                raise BodyError(
-                    HTTPStatus.REQUEST_TIMEOUT, f"the body comes slower than {self._rate:g} bytes a second"
-                )
-            self.begin_body()
-        return self._window_ends - now
-
-    def say(self, text: bytes) -> None:
-        """Send a few bytes at once (100 Continue). Raises OSError."""
-        try:
-            self.socket.send(text)
-        except _TRY_LATER:
-            raise ConnectionError("the client does not read") from None
-
-    def progress(self) -> int:
-        """How many bytes of answers the client has taken so far."""
-        waiting = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        return self.outgoing.sent - int(waiting)
-
-    def close(self) -> None:
-        """End the connection and whatever was to be sent.
-
-        For the loop alone: the number of a descriptor that was closed may be another connection's.
-        """
-        self.state = State.CLOSED
-        self.outgoing.give_up()
-        self.socket.close()
 
 
 class Loop:
@@ -256,9 +122,6 @@ class Loop:
         """How many connections have an answer to come, or going out."""
         return sum(1 for wire in list(self._wires.values()) if wire.state in (State.WORKING, State.SENDING))
 
-    def __len__(self) -> int:
-        return len(self._wires)
-
     # The thread.
 
     def run(self) -> None:
@@ -283,13 +146,13 @@ class Loop:
         os.close(self._wake)
 
     def _turn(self) -> None:
-        for descriptor, event in self._epoll.poll(self._patience()):
+        for descriptor, _ in self._epoll.poll(self._patience()):
             if descriptor == self._wake:
                 self._take_back()
             elif descriptor in self._listening:
                 self._accept(self._listening[descriptor])
             elif wire := self._wires.get(descriptor):
-                self._safely(wire, self._ready, event)
+                self._safely(wire, self._ready)
         for _ in range(len(self._next)):
             wire = self._next.popleft()
             if wire.state is State.HEAD:
@@ -323,7 +186,7 @@ class Loop:
             log.exception("unexpected error with a connection from %s", wire.address)
             self._close(wire)
 
-    def _ready(self, wire: Wire, event: int) -> None:
+    def _ready(self, wire: Wire) -> None:
         match wire.state:
             case State.HEAD:
                 self._receive(wire)
@@ -335,7 +198,7 @@ class Loop:
                 self.take(wire, state=State.SHAKING)
                 self._handshakes.submit(self._shake, wire)
             case _:
-                assert event, "an event for a connection that is watched by nobody"
+                pass  # it was given away in this very turn
 
     # Accepting.
 
@@ -409,7 +272,7 @@ class Loop:
     def _receive(self, wire: Wire) -> None:
         try:
             data = wire.socket.recv(RECEIVED)
-        except _TRY_LATER:
+        except TRY_LATER:
             return
         if not data:
             self._close(wire)
@@ -450,7 +313,7 @@ class Loop:
             wire.deadline = time.monotonic() + self._limits.head_time
         wire.searched = len(wire.buffer)
         if wire.tls and wire.socket.pending():  # type: ignore[attr-defined]
-            with contextlib.suppress(*_TRY_LATER):
+            with contextlib.suppress(*TRY_LATER):
                 wire.buffer += wire.socket.recv(RECEIVED)
                 return True
         if wire.buffer and wire.receives > TRICKLE:
@@ -516,7 +379,7 @@ class Loop:
         wire.deadline = time.monotonic() + LINGER
         with contextlib.suppress(OSError, ValueError):
             if isinstance(wire.socket, ssl.SSLSocket):
-                with contextlib.suppress(*_TRY_LATER):
+                with contextlib.suppress(*TRY_LATER):
                     wire.socket.unwrap()  # says that we are done; the client's word is not waited for
             socket.socket.shutdown(wire.socket, socket.SHUT_WR)
         self._watch(wire, _READ)
@@ -526,7 +389,7 @@ class Loop:
         for _ in range(AT_ONCE // RECEIVED):
             try:
                 count = wire.socket.recv_into(self._waste)
-            except _TRY_LATER:
+            except TRY_LATER:
                 return
             wire.drained += count
             if count == 0 or wire.drained > DRAINED:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MOST = 16 * 1024  # bytes of one file
+MOST = 64 * 1024  # bytes of one file
 SETTLED = 1.0  # seconds: two writes closer than the kernel's clock ticks leave the same ctime
 TOGETHER = 8 << 20  # bytes of all
 

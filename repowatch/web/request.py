@@ -14,10 +14,10 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from repowatch.web.access import AccessLog
 from repowatch.web.body import Body, BodyError
-from repowatch.web.connections import Wire
 from repowatch.web.downloads import FileBody
 from repowatch.web.head import Head
 from repowatch.web.replies import Headers, Reply
+from repowatch.web.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from cheroot.wsgi import Server as CherootServer
 
 from repowatch.system.threads import Thread
 from repowatch.web.access import AccessLog
-from repowatch.web.connections import Limits, Loop, Wire, comes_whole
+from repowatch.web.connections import Limits, Loop, comes_whole
 from repowatch.web.guard import Login
 from repowatch.web.head import BadHead, Head
 from repowatch.web.kept import Kept
@@ -30,6 +30,7 @@ from repowatch.web.request import Request, last_lines
 from repowatch.web.site import Site
 from repowatch.web.sockets import Listening
 from repowatch.web.tls import identity_of
+from repowatch.web.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -36,8 +36,9 @@ repositories:
 
 # The daemon with two of its constants made small, which are many seconds and not for anyone to configure.
 HURRIED = (
-    "import sys; from repowatch.web import connections; "
-    "connections.WINDOW = connections.HANDSHAKE = 1.0; from repowatch.cli import main; sys.exit(main())"
+    "import sys; from repowatch.web import connections, wire; "
+    "connections.WINDOW = connections.HANDSHAKE = wire.WINDOW = 1.0; "
+    "from repowatch.cli import main; sys.exit(main())"
 )
 
 

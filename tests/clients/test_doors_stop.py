@@ -17,9 +17,10 @@ from random import Random
 
 import pytest
 
-from repowatch.web.connections import Limits, Loop, Wire
+from repowatch.web.connections import Limits, Loop
 from repowatch.web.head import Head
 from repowatch.web.sockets import listen_tcp
+from repowatch.web.wire import Wire
 from tests.kit.certificates import Authority
 from tests.kit.daemon import Daemon, repowatch, wait_until
 from tests.kit.metadata import locations
