@@ -13,6 +13,17 @@ from repowatch.errors import Unfinished, UsageError
 _PIECES = 512
 
 
+def is_where_it_seems(descriptor: int, path: str) -> bool:
+    """Whether what was opened by an absolute, normalised path lies there: no part of it is a symbolic link.
+
+    False also where that can not be told (proc(5) is not mounted).
+    """
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == path
+    except OSError:
+        return False
+
+
 def fsync_directory(path: str) -> None:
     """Make the names in a directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,6 +10,7 @@ import stat
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
+from repowatch.system.files import is_where_it_seems
 from repowatch.web.locks import Locks
 from repowatch.web.names import is_reserved
 from repowatch.web.served import Served
@@ -57,17 +58,17 @@ def _is_plain(repository: Served, location_href: str) -> bool:
         return False
     path = repository.path(location_href)
     try:
-        return _is_where_it_seems(os.path.dirname(path)) and stat.S_ISREG(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return os.path.isdir(os.path.dirname(path))
+        return _is_directory(os.path.dirname(path)) and (
+            not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
+        )
     except OSError:
         return False
 
 
-def _is_where_it_seems(directory: str) -> bool:
-    """Whether no part of a path is a symbolic link. Raises OSError where it is no directory."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _is_directory(path: str) -> bool:
+    """Whether a path is a directory's, with no symbolic link in it. Raises OSError."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}") == directory
+        return is_where_it_seems(descriptor, path)
     finally:
         os.close(descriptor)

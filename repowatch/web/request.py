@@ -266,8 +266,17 @@ class _Errors:
 _ERRORS = _Errors()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
+def _known_key(name: str) -> str:
+    return _key_of(name)
+
+
 def _environ_key(name: str) -> str:
+    """The name of a header field in a WSGI environment; a long one is nobody's, and not remembered."""
+    return _known_key(name) if len(name) <= 64 else _key_of(name)
+
+
+def _key_of(name: str) -> str:
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 

@@ -15,6 +15,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from repowatch.model.publication import Publication
+from repowatch.system.files import is_where_it_seems
 from repowatch.web import status as says
 from repowatch.web.dav import application
 from repowatch.web.destination import destination
@@ -31,6 +32,8 @@ from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
 
 log = logging.getLogger(__name__)
+
+LONGEST_KEPT = 512  # characters of a target whose meaning is remembered, and whose answer may be kept
 
 _ROUTE = "repowatch.route"
 _NO_REPOSITORY = "no repository has this URL"
@@ -118,7 +121,8 @@ class Site:
         Quick enough for the loop that collects the heads.
         """
         try:
-            route = self._route(environ["REQUEST_URI"])
+            target = environ["REQUEST_URI"]
+            route = self._route(target) if len(target) <= LONGEST_KEPT else self._find_route(target)
         except BadName as error:
             self._guard.admit(environ, ())
             return Reply(HTTPStatus.BAD_REQUEST, str(error))
@@ -176,8 +180,12 @@ class Site:
 
         publication = route.door.repository.publication()  # before the ETag is made of it
         body = _send(route.door.repository, route.location_href, descriptor, environ, start)
-        if isinstance(body, FileBody) and environ["REQUEST_METHOD"] == "GET" and said[-1][0] == "200 OK":
-            self._keep(environ["REQUEST_URI"], route, descriptor, said[-1][1], publication)
+        target = environ["REQUEST_URI"]
+        is_whole = (
+            isinstance(body, FileBody) and environ["REQUEST_METHOD"] == "GET" and said[-1][0] == "200 OK"
+        )
+        if is_whole and len(target) <= LONGEST_KEPT:
+            self._keep(target, route, descriptor, said[-1][1], publication)
         return body
 
     def again(self, head: Head) -> Kept | None:
@@ -250,7 +258,7 @@ class Site:
 def _open_where_it_seems(path: str) -> int:
     """Open a regular file. Raises OSError, ELOOP among them when any part of the path is a symbolic link."""
     descriptor = os.open(path, _OPEN_FLAGS)
-    if os.readlink(f"/proc/self/fd/{descriptor}") == path and stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if is_where_it_seems(descriptor, path) and stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from repowatch.system.files import (
     Lock,
     fsync_directory,
     fsync_file,
+    is_where_it_seems,
     make_directories,
     remove_if_there,
     write_durably,
@@ -120,3 +123,37 @@ def test_a_killed_writer_leaves_nothing_behind_that_blocks_the_next(tmp_path: Pa
             Lock(path)
         holder.kill()
     Lock(path).release()
+
+
+@pytest.mark.parametrize("name", ["plain", "directory", "directory/plain"])
+def test_what_was_opened_by_a_plain_path_is_where_it_seems(tmp_path: Path, name: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "plain").touch()
+    (tmp_path / "directory" / "plain").touch()
+    with _opened(tmp_path.resolve() / name) as descriptor:
+        assert is_where_it_seems(descriptor, str(tmp_path.resolve() / name))
+
+
+@pytest.mark.parametrize("name", ["link", "to-directory/plain", "directory/../plain", "to-directory"])
+def test_what_was_opened_over_a_link_is_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "plain").touch()
+    (tmp_path / "directory" / "plain").touch()
+    (tmp_path / "link").symlink_to("plain")
+    (tmp_path / "to-directory").symlink_to("directory")
+    path = f"{tmp_path.resolve()}/{name}"
+    with _opened(path) as descriptor:
+        assert not is_where_it_seems(descriptor, path)
+
+
+def test_what_can_not_be_told_does_not_seem_right(tmp_path: Path) -> None:
+    assert not is_where_it_seems(-1, str(tmp_path))
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
