@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -13,8 +13,9 @@ import pytest
 
 from tests.clients.conftest import Corner
 from tests.clients.curl import curl, upload
-from tests.kit.daemon import Answer, Daemon
+from tests.kit.daemon import Answer, Daemon, wait_until
 from tests.kit.rpms import append, make_rpm
+from tests.kit.wire import Client, head
 
 pytestmark = pytest.mark.client("curl")
 
@@ -202,6 +203,24 @@ def test_a_locked_package_is_not_written_without_its_token(
     assert (corner.path / HELLO).read_bytes() == hello
     assert upload(tmp_path / HELLO, corner.url, f"If: ({token})").status == 204
     assert curl("-X", "UNLOCK", "-H", f"Lock-Token: {token}", corner.url + HELLO).status == 204
+
+
+@pytest.mark.parametrize("locked", [HELLO, ""])
+def test_a_lock_that_comes_while_an_upload_does_holds_against_it(
+    corner: Corner, hello: bytes, tmp_path: Path, locked: str
+) -> None:
+    """Of the file, or of the directory that it is to be in."""
+    content = make_rpm(tmp_path, summary="Another").read_bytes()
+    with closing(Client(corner.daemon.address)) as client:
+        client.send(head("PUT", corner.href + HELLO, f"Content-Length: {len(content)}"))
+        client.send(content[:1000])
+        wait_until(lambda: any(corner.staging.iterdir()))
+        token = curl("-X", "LOCK", "--data-binary", LOCK, corner.url + locked).headers["Lock-Token"]
+        client.send(content[1000:])
+        assert client.answer(to="PUT").status == 423
+    assert (corner.path / HELLO).read_bytes() == hello
+    assert not any(corner.staging.iterdir())
+    assert curl("-X", "UNLOCK", "-H", f"Lock-Token: {token}", corner.url + locked).status == 204
 
 
 def test_propfind_shows_one_level_and_nothing_hidden(corner: Corner) -> None:
