@@ -19,7 +19,7 @@ from repowatch.errors import RepowatchError
 
 AT_ONCE = 1 << 20  # bytes that one connection sends before others have their turn
 JOINED = 64 * 1024  # bytes of a file that are copied to go in one packet with the head
-OVER_TLS = 128 * 1024  # bytes that are read from a file at once, to be encrypted
+OVER_TLS = 64 * 1024  # bytes that are read from a file at once, to be encrypted
 
 _AGAIN = {errno.EAGAIN, errno.EWOULDBLOCK}
 
