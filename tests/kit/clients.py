@@ -17,6 +17,7 @@ import pytest
 
 CLIENTS = frozenset(
     {
+        "apache2",
         "cadaver",
         "createrepo_c",
         "curl",
@@ -28,6 +29,7 @@ CLIENTS = frozenset(
         "rpmbuild",
         "rsync",
         "strace",
+        "wget",
         "zypper",
     }
 )
