@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from repowatch import __version__
 from repowatch.config import (
@@ -31,6 +31,9 @@ from repowatch.opening import open_index
 from repowatch.repository.readers import Readers
 from repowatch.repository.tree import Tree
 from repowatch.repository.verify import differences
+from repowatch.system import logs
+from repowatch.system.clock import SystemClock
+from repowatch.system.logs import printable
 
 log = logging.getLogger("repowatch")
 
@@ -43,6 +46,9 @@ is seen by dnf, yum and zypper within a moment.
   curl http://127.0.0.1:8080/rpm.repo                 a file for /etc/yum.repos.d
 """
 
+if TYPE_CHECKING:
+    from repowatch.asking import Door
+
 _OF_DIR = "the configuration that says what is excluded and followed in DIR"
 _INSTALLED = "/etc/repowatch/repowatch.yaml"
 
@@ -52,14 +58,12 @@ _Add: TypeAlias = Callable[..., argparse.ArgumentParser]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 different or failed, 2 wrong usage or configuration."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO, format="%(message)s", stream=sys.stderr
-    )
+    logs.set_up(verbose=options.verbose, as_json=options.log_format == "json")
     try:
         code: int = options.run(options)
         return code
     except RepowatchError as error:
-        print(f"repowatch: {error}", file=sys.stderr)
+        _tell(error, as_json=options.log_format == "json")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -68,12 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _tell(error: RepowatchError, *, as_json: bool) -> None:
+    """Why a command ends: for people, or as whoever reads the log expects it."""
+    if as_json or logs.is_journal(2):
+        log.error("%s", error)
+    else:
+        print(f"repowatch: {error}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="repowatch", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"repowatch {__version__}")
-    parser.set_defaults(verbose=False)
+    parser.set_defaults(verbose=False, log_format=None)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add_command in (
         _add_serve,
@@ -82,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_check_config,
         _add_passwd,
         _add_status,
+        _add_wait,
         _add_who,
     ):
         add_command(commands.add_parser)
@@ -113,6 +126,9 @@ def _add_serve(add: _Add) -> None:
         help="let anyone who can reach the address upload, also beyond the loopback",
     )
     serve.add_argument("--verbose", action="store_true", help="log more")
+    serve.add_argument(
+        "--log-format", choices=["text", "json"], help="text (the default), or an object of JSON in each line"
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -171,14 +187,41 @@ def _add_status(add: _Add) -> None:
         description="Ask the running daemon for its repositories, revisions, and files that are not listed "
         "and why. Exit code 1 when it can not be asked, or when clients do not see what is in a tree.",
     )
-    status.add_argument(
+    _add_where(status)
+    status.add_argument("--json", action="store_true", help="print what the daemon sent, as it is")
+    status.set_defaults(run=_status)
+
+
+def _add_where(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--url",
         metavar="URL",
         help="where the daemon answers: http://, https:// or unix:PATH (default http://127.0.0.1:8080)",
     )
-    status.add_argument("--config", metavar="FILE", help="take the address from this configuration")
-    status.add_argument("--json", action="store_true", help="print what the daemon sent, as it is")
-    status.set_defaults(run=_status)
+    command.add_argument("--config", metavar="FILE", help="take the address from this configuration")
+
+
+def _add_wait(add: _Add) -> None:
+    wait = add(
+        "wait",
+        help="wait until a package is listed",
+        description="Wait until the running daemon lists PACKAGE, and tell its NEVRA, its location and the "
+        "revision. Exit code 1 when that does not come to pass in time.",
+    )
+    wait.add_argument("package", metavar="PACKAGE", help="a name, a NEVRA, a file name, or a pattern of them")
+    wait.add_argument("--repository", metavar="NAME", help="where (needed where there are several)")
+    wait.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="how long (default 60)"
+    )
+    _add_where(wait)
+    wait.set_defaults(run=_wait)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 1e6:
+        raise ValueError
+    return seconds
 
 
 def _add_who(add: _Add) -> None:
@@ -202,15 +245,19 @@ def _add_who(add: _Add) -> None:
 def _serve(options: argparse.Namespace) -> int:
     # The doors take longer to load than `index` to run.
     from repowatch.daemon import Daemon  # noqa: PLC0415
+    from repowatch.system.systemd import ServiceManager  # noqa: PLC0415
     from repowatch.web.sockets import inherited  # noqa: PLC0415
 
+    manager = ServiceManager.of(clock=SystemClock())
     config = _configuration(options)
+    options.log_format = options.log_format or config.log_format
+    logs.set_up(verbose=options.verbose, as_json=options.log_format == "json")
     handed_over = inherited(tls=config.tls is not None)
     addresses = None
     if handed_over:
         addresses = [parse_address(each.url) for each in handed_over if not each.is_unix]
     refuse_open_doors(config, addresses)
-    daemon = Daemon(config, progress=_Progress(), handed_over=handed_over)
+    daemon = Daemon(config, progress=_Progress(), handed_over=handed_over, manager=manager)
     return daemon.run(
         ready=lambda url: print(f"ready {url}", flush=True),
         reload=lambda: _reload(options, addresses),
@@ -317,7 +364,7 @@ def _passwd(options: argparse.Namespace) -> int:
         done = "removed"
     else:
         raise RepowatchError(
-            f"{options.file}: there is no user {_printable(options.user)}; nothing is changed"
+            f"{options.file}: there is no user {printable(options.user)}; nothing is changed"
         )
     print(f"{options.file}: {options.user} {done}")
     return 0
@@ -337,12 +384,9 @@ def _password() -> bytes:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from repowatch.asking import DEFAULT, Door, ask, doors_of  # noqa: PLC0415 - likewise
+    from repowatch.asking import ask  # noqa: PLC0415 - likewise
 
-    if options.url is not None:
-        text = ask([Door(options.url)])
-    else:
-        text = ask(doors_of(load(options.config)) if options.config else [DEFAULT])
+    text = ask(_doors(options))
     status = json.loads(text)
     if options.json:
         print(text, end="")
@@ -353,6 +397,36 @@ def _status(options: argparse.Namespace) -> int:
     return 1 if any(repository["trouble"] for repository in status["repositories"]) else 0
 
 
+def _doors(options: argparse.Namespace) -> Sequence[Door]:
+    """Where the daemon is asked."""
+    from repowatch.asking import DEFAULT, Door, doors_of  # noqa: PLC0415 - likewise
+
+    if options.url is not None:
+        return [Door(options.url)]
+    return doors_of(load(options.config)) if options.config else [DEFAULT]
+
+
+def _wait(options: argparse.Namespace) -> int:
+    from repowatch.asking import ask, await_listed  # noqa: PLC0415 - likewise
+
+    doors = _doors(options)
+    names = [each["name"] for each in json.loads(ask(doors))["repositories"]]
+    name: str = options.repository or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        wrong = f"there is no repository {printable(name)}" if name else "which repository is meant?"
+        raise UsageError(f"{wrong}; name one of these with --repository: {printable(', '.join(names))}")
+    found = await_listed(doors, name, options.package, timeout=options.timeout)
+    for package in found.packages:
+        location = f"{name}/{package['location']}"
+        print(f"{printable(package['nevra'])}  {printable(location)}  revision {found.revision}")
+    for rejected in [] if found.packages else found.rejected:
+        print(f"not listed: {printable(rejected)}", file=sys.stderr)
+    if not found.packages:
+        what = f"{printable(options.package)} is not listed in {printable(name)}"
+        print(f"repowatch: {what} after {options.timeout:g} s", file=sys.stderr)
+    return 0 if found.packages else 1
+
+
 def _print_repository(repository: dict[str, Any]) -> None:
     published = repository["published_at"]
     when = (
@@ -360,15 +434,28 @@ def _print_repository(repository: dict[str, Any]) -> None:
     )
     print(f"{repository['name']}  {repository['url']}  {repository['path']}")
     print(f"  {repository['packages']} packages, revision {repository['revision']}, published {when}")
-    print(f"  watcher: {repository['watcher']}, waiting: {repository['waiting']}")
+    print(
+        f"  watcher: {repository['watcher']}, waiting: {repository['waiting']}, "
+        f"uploads: {repository['uploads']}, {_sizes(repository)}"
+    )
     if repository["reading"]["total"]:
         print("  reading {done} of {total} files".format(**repository["reading"]))
     if repository["unchecked"]:
         print(f"  {repository['unchecked']} listed as the metadata said, to be checked")
     if repository["trouble"]:
         print(f"  TROUBLE: {repository['trouble']}")
+    for event in repository["history"][:3]:
+        by = "by file" if event["how"] == "file" else f"by {event['who'] or 'anyone'}"
+        what = printable(f"{event['nevra']} {by}")
+        print(f"  {event['change']}: {what}, revision {event['revision']}")
     for row in repository["rejected"]:
-        print(f"  not listed: {_printable(row['location'])}: {_printable(row['reason'])}")
+        print(f"  not listed: {printable(row['location'])}: {printable(row['reason'])}")
+
+
+def _sizes(repository: dict[str, Any]) -> str:
+    free = repository["disk_free"]
+    left = "unknown" if free is None else f"{free / 1e9:.1f} GB"
+    return f"size: {repository['size'] / 1e9:.1f} GB, disk left: {left}"
 
 
 def _who(options: argparse.Namespace) -> int:
@@ -382,7 +469,7 @@ def _who(options: argparse.Namespace) -> int:
         found = True
         print(json.dumps(change) if options.json else _told(change))
     if not found:
-        print(f"{audit}: nothing is known of {_printable(options.package)}", file=sys.stderr)
+        print(f"{audit}: nothing is known of {printable(options.package)}", file=sys.stderr)
     return 0 if found else 1
 
 
@@ -393,13 +480,9 @@ def _told(change: dict[str, Any]) -> str:
         location += f" -> {change['destination']}"
     parts = [change.get(key) for key in ("at", "who", "address", "method")]
     parts += [location, change.get("nevra"), change.get("revision")]
-    line = "  ".join(_printable("-" if part is None else str(part)) for part in parts)
+    line = "  ".join(printable("-" if part is None else str(part)) for part in parts)
     status = change.get("status")
     return f"{line}  refused: {status}" if isinstance(status, int) and status >= 400 else line
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class _Progress:

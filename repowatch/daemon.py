@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,13 +23,17 @@ from repowatch import __version__
 from repowatch.config import Config, RepositoryConfig
 from repowatch.doors import Doors
 from repowatch.errors import RepowatchError
+from repowatch.model.figures import Figures
+from repowatch.model.publication import Sizes
 from repowatch.opening import Progress, open_index
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.repository.updater import POLLING, Updater
-from repowatch.repository.watcher import Watcher
+from repowatch.repository.watcher import MODES, Watcher
 from repowatch.system.clock import SystemClock
 from repowatch.system.memory import share_one_heap
+from repowatch.system.space import space_at
+from repowatch.system.systemd import Extension, Part, ServiceManager, Watchdog, explained
 from repowatch.system.threads import Thread, give_way
 from repowatch.web.served import Served
 from repowatch.web.sockets import Listening
@@ -42,6 +48,21 @@ LOOK = 0.5  # seconds between two looks whether a signal came
 
 FIRST = 5.0  # seconds that the doors wait for a first publication where nothing is published yet
 
+# Seconds without going around after which the loop of the doors hangs. It never waits, and looks at what is
+# overdue twice a second; a machine that swaps makes it slow, but hardly by this much.
+LOOP_PATIENCE = 10.0
+
+# Seconds without a look at its inbox, and without a file more that was read, after which an updater hangs.
+# Between two looks it waits for 10 s at most; but a package of 12 GB from a disk of 20 MB a second is a turn
+# of its own, and nothing tells it from a disk that answers no more.
+UPDATER_PATIENCE = 600.0
+
+WATCHER_PATIENCE = 60.0  # seconds that a watcher may be without its threads: after a mount it walks the tree
+
+# Seconds for which systemd is asked to wait for a start, which reads a cache from a cold disk, and for what
+# is in hand at a stop, beyond `limits.stop`: saving the cache, the publication of a large repository.
+PATIENT = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Repository:
@@ -52,6 +73,7 @@ class _Repository:
     updater: Updater
     watcher: Watcher
     thread: Thread
+    sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
     def assemble(
@@ -79,6 +101,22 @@ class _Repository:
         self.thread.join()
         self.index.close()
 
+    def parts(self) -> list[Part]:
+        """What the watchdog feels the pulse of."""
+        now = SystemClock().monotonic
+        return [
+            Part(
+                f"the updater of {self.config.name}",
+                lambda: (self.updater.rounds, self.index.reading),
+                UPDATER_PATIENCE,
+            ),
+            Part(
+                f"the watcher of {self.config.name}",
+                lambda: now() if self.watcher.is_alive else None,
+                WATCHER_PATIENCE,
+            ),
+        ]
+
     def served(self, *, reserve: int | None) -> Served:
         """What the doors get to know."""
         return Served(
@@ -98,11 +136,37 @@ class _Repository:
             look=self.updater.look,
             health=self.updater.health,
             status=self.status,
+            claim=self.index.history.claim,
+            when_published=self.when_published,
+        )
+
+    def when_published(self, act: Callable[[], None]) -> None:
+        """Have a function called after each publication, by the updater's thread."""
+        self.index.published = act
+
+    def figures(self) -> Figures:
+        """One repository in the metrics. May wait for its file system."""
+        index, tally = self.index, self.index.tally
+        publication, mode = index.publication, self.watcher.mode
+        return Figures(
+            name=self.config.name,
+            packages=len(publication.entries) if publication else 0,
+            rejected=len(index.rejected),
+            unchecked=index.unchecked,
+            making=tally.making,
+            waiting=tally.waiting,
+            failures=tally.failures,
+            succeeded_at=tally.succeeded_at,
+            is_well=self.updater.health() is None,
+            watcher={each: each == mode for each in MODES},
+            overflows=self.watcher.overflows,
+            disk=None if index.home.is_away else space_at(index.root),
         )
 
     def status(self) -> dict[str, Any]:
         """One repository in the JSON status. Times in seconds since 1970, durations in seconds."""
         publication = self.index.publication
+        space = space_at(self.index.root)
         done, total = self.index.reading
         rejected = sorted(self.index.rejected.values(), key=lambda each: each.location_href)
         return {
@@ -110,24 +174,40 @@ class _Repository:
             "url": self.config.url,
             "path": self.config.path,
             "packages": len(publication.entries) if publication else 0,
+            "size": self.sizes.of(publication) if publication else 0,
             "revision": publication.revision if publication else 0,
             "published_at": publication.published_at if publication else None,
             "publication_seconds": publication.seconds if publication else None,
             "trouble": self.updater.health(),
             "watcher": self.watcher.mode,
             "waiting": self.updater.waiting,
+            "uploads": self.updater.uploads,
+            "disk_free": space[0] if space else None,
             "reading": {"done": done, "total": total},
             "unchecked": self.index.unchecked,
             "rejected": [{"location": each.location_href, "reason": each.reason} for each in rejected],
+            "history": [asdict(each) for each in self.index.history.events],
         }
 
 
 class Daemon:
     """Everything that `repowatch serve` runs."""
 
-    def __init__(self, config: Config, *, progress: Progress, handed_over: Sequence[Listening] = ()) -> None:
-        """`handed_over`: listening sockets of systemd, in the place of those that are configured."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        progress: Progress,
+        handed_over: Sequence[Listening] = (),
+        manager: ServiceManager,
+    ) -> None:
+        """`handed_over`: listening sockets of systemd, in the place of those that are configured.
+
+        `manager` is told how the daemon is.
+        """
         self._config = config
+        self._manager = manager
+        self._extension = Extension(manager)
         self._doors = Doors(config, handed_over=handed_over, version=__version__)
         self._progress = progress
         self._stopping = False
@@ -140,12 +220,21 @@ class Daemon:
 
         Raises RepowatchError when it can not start.
         """
+        try:
+            return self._run(ready=ready, reload=reload)
+        except RepowatchError as error:
+            self._manager.last_words(str(error))
+            raise explained(error, _written(self._config)) from error.__cause__
+
+    def _run(self, *, ready: Callable[[str], None], reload: Callable[[], Config]) -> int:
         sys.setswitchinterval(SWITCH)
         share_one_heap()
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         signal.signal(signal.SIGINT, lambda *_: self._stop())
         signal.signal(signal.SIGHUP, lambda *_: self._news.put(lambda: self._again(reload)))
         with contextlib.ExitStack() as stack:
+            self._extension.begin(most=PATIENT)
+            stack.callback(self._extension.end)
             readers = Readers()
             stack.callback(readers.close)
             readers.start()
@@ -157,14 +246,25 @@ class Daemon:
             if not self._stopping:
                 reserve = self._config.limits.reserve
                 served = [each.served(reserve=reserve) for each in repositories]
-                for url in self._doors.open(served, failed=self._fail):
+                figures = [each.figures for each in repositories]
+                urls = self._doors.open(
+                    served, figures=lambda: [each() for each in figures], failed=self._fail
+                )
+                for url in urls:
                     ready(url if url.startswith("unix:") else f"{url}/")
                 stack.callback(self._doors.close)
+                self._manager.ready()
+            self._extension.end()
+            watchdog = Watchdog(self._manager, self._parts(repositories), clock=SystemClock())
             while not self._stopping:
+                self._manager.status(_summary(repositories))
+                watchdog.look()
                 # A signal that comes just before the wait begins does not end it.
                 with contextlib.suppress(Empty):
                     self._news.get(timeout=LOOK)()
             log.info("stopping")
+            self._manager.stopping()
+            self._extension.begin(most=PATIENT + self._config.limits.stop)
         return 1 if self._failed else 0
 
     def _start_repositories(
@@ -181,6 +281,11 @@ class Daemon:
             repositories.append(repository)
         return repositories
 
+    def _parts(self, repositories: Sequence[_Repository]) -> list[Part]:
+        """Those that the watchdog feels the pulse of."""
+        loop = Part("the loop of the doors", lambda: self._doors.turns, LOOP_PATIENCE)
+        return [loop, *(part for each in repositories for part in each.parts())]
+
     def _await_first(self, repositories: Sequence[_Repository]) -> None:
         """A new, small repository is published when the doors open; a large one is served as it is."""
         clock = SystemClock()
@@ -194,6 +299,13 @@ class Daemon:
 
     def _again(self, reload: Callable[[], Config]) -> None:
         """SIGHUP: logs are opened anew, and the configuration is read again; a bad one changes nothing."""
+        self._manager.reloading()
+        try:
+            self._take(reload)
+        finally:
+            self._manager.ready()
+
+    def _take(self, reload: Callable[[], Config]) -> None:
         self._doors.reopen()
         try:
             wanted = reload()
@@ -216,3 +328,40 @@ class Daemon:
     def _fail(self, part: str) -> None:
         self._failed = part
         self._stop()
+
+
+def _written(config: Config) -> list[str]:
+    """The directories that the daemon has to write."""
+    logs = [each for each in (config.access_log, config.audit) if each and os.path.isabs(each)]
+    return [os.path.realpath(each.path) for each in config.repositories] + [
+        os.path.dirname(os.path.realpath(each)) for each in logs
+    ]
+
+
+def _summary(repositories: Sequence[_Repository]) -> str:
+    """How things are, in a line for people. It has no ages, which would have to be told anew all the time."""
+    listed = [(each, each.index.publication) for each in repositories]
+    packages = sum(len(publication.entries) for _, publication in listed if publication)
+    rejected = sum(len(each.index.rejected) for each in repositories)
+    told = [f"{_counted(len(repositories), 'repository', 'repositories')}"]
+    told += [_counted(packages, "package", "packages"), f"{rejected:,} rejected"]
+    troubles = [
+        f"{each.config.name}: {trouble}" for each in repositories if (trouble := each.updater.health())
+    ]
+    parts = [f"TROUBLE: {' | '.join(troubles)}"] if troubles else []
+    parts.append(", ".join(told))
+    for each in repositories:
+        done, total = each.index.reading
+        if total > done:
+            parts.append(f"reading {each.config.name}: {done:,} of {total:,} files")
+    if last := max(
+        ((shown.published_at, each.config.name, shown.revision) for each, shown in listed if shown),
+        default=None,
+    ):
+        at = datetime.fromtimestamp(last[0], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        parts.append(f"last published {last[1]} {last[2]} at {at}")
+    return "; ".join(parts)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

@@ -9,16 +9,20 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from repowatch.config import Address, Config, RepositoryConfig, TcpAddress
 from repowatch.errors import RepowatchError, UsageError
+from repowatch.model.figures import Figures
 from repowatch.system.audit import Audit
 from repowatch.system.clock import SystemClock
 from repowatch.web import sockets
 from repowatch.web.access import AccessLog
 from repowatch.web.connections import Limits
+from repowatch.web.counts import Counts
 from repowatch.web.guard import Guard
+from repowatch.web.metrics import Metrics
 from repowatch.web.peer import Trusted, network_of
 from repowatch.web.records import Recorder
 from repowatch.web.rules import Account, Rights, Rules
@@ -59,19 +63,22 @@ class Doors:
         """
         self._config = config
         self._guard = _guard(config)
-        self._context = _context(config)
+        self._certificates = _certificates(config)
         self._handed_over = handed_over
         self._version = version
         self._at_start = config
         self._site: Site | None = None
+        self._server: Server | None = None
         self._stack = contextlib.ExitStack()
         self._access: AccessLog | None = None
         self._audit: Audit | None = None
 
-    def open(self, served: Sequence[Served], *, failed: Failed) -> list[str]:
+    def open(
+        self, served: Sequence[Served], *, figures: Callable[[], Sequence[Figures]], failed: Failed
+    ) -> list[str]:
         """Answer clients; the URLs to reach them by. Raises RepowatchError, and then nothing stays open."""
         with contextlib.ExitStack() as stack:
-            urls = self._open(served, stack, failed=failed)
+            urls = self._open(served, stack, figures=figures, failed=failed)
             self._stack = stack.pop_all()
         return urls
 
@@ -86,6 +93,11 @@ class Doors:
         if self._audit:
             self._audit.reopen()
 
+    @property
+    def turns(self) -> int:
+        """How often the loop that keeps the connections went around."""
+        return self._server.turns if self._server else 0
+
     def take(self, config: Config) -> list[str]:
         """Use what can change while clients are served; the keys whose changes wait for the next start.
 
@@ -97,8 +109,22 @@ class Doors:
             self._site.take(guard)
         return _changed(self._at_start, config)
 
-    def _open(self, served: Sequence[Served], stack: contextlib.ExitStack, *, failed: Failed) -> list[str]:
-        config = self._config
+    def _open(
+        self,
+        served: Sequence[Served],
+        stack: contextlib.ExitStack,
+        *,
+        figures: Callable[[], Sequence[Figures]],
+        failed: Failed,
+    ) -> list[str]:
+        config, counts = self._config, Counts()
+        metrics = Metrics(
+            version=self._version,
+            figures=figures,
+            counts=counts,
+            connections=lambda: server.connections,
+            expires_at=partial(_expires_at, self._certificates) if self._certificates else None,
+        )
         if config.access_log:
             self._access = AccessLog(config.access_log)
             stack.callback(self._access.close)
@@ -114,16 +140,19 @@ class Doors:
             max_upload=config.max_upload,
             version=self._version,
             record=Recorder(self._audit.record) if self._audit else None,
+            counts=counts,
+            metrics=metrics,
         )
-        server = Server(
+        self._server = server = Server(
             site,
             listening=listening,
             name=f"repowatch/{self._version}",
             limits=_limits(config),
             uploads=config.limits.uploads,
             grace=config.limits.stop,
-            context=self._context,
+            context=self._certificates.context if self._certificates else _no_tls,
             access=self._access,
+            counts=counts,
         )
         server.start(failed=failed)
         stack.callback(server.stop)
@@ -240,16 +269,21 @@ def _rights(config: RepositoryConfig) -> Rights:
     )
 
 
-def _context(config: Config) -> Callable[[], ssl.SSLContext]:
+def _certificates(config: Config) -> Certificates | None:
     if config.tls is None:
-        return _no_tls
-    certificates = Certificates(
+        return None
+    return Certificates(
         certificate=config.tls.certificate,
         key=config.tls.key,
         client_ca=config.tls.client_ca,
         clock=SystemClock(),
     )
-    return certificates.context
+
+
+def _expires_at(certificates: Certificates) -> float:
+    """Of the certificate as it is now, which may be a new one though nobody connected since."""
+    certificates.context()
+    return certificates.expires_at()
 
 
 def _no_tls() -> ssl.SSLContext:

@@ -237,6 +237,7 @@ SERVER_KEYS: Mapping[str, Reader] = {
     "trusted_proxies": several("trusted_proxies", scalar(value.proxy), example="127.0.0.1"),
     "access_log": _outside(value.file_or_stderr, why="it would be served"),
     "audit": _outside(value.file, why="who may write there could change it"),
+    "log_format": scalar(value.one_of({"text": "text", "json": "json"})),
     "limits": _limits,
     "max_upload": scalar(value.size),
     "allow_anonymous_upload": scalar(value.boolean),

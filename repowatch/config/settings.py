@@ -106,6 +106,7 @@ class Config:
     trusted_proxies: tuple[str, ...] = ()  # networks (CIDR), or "unix": who comes by a unix socket
     access_log: str | None = None  # a file, absolute, or "stderr"
     audit: str | None = None  # a file, absolute
+    log_format: Literal["text", "json"] = "text"
     limits: LimitsConfig = LimitsConfig()
     max_upload: int | None = None  # bytes; None: no limit
     allow_anonymous_upload: bool = False

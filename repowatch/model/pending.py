@@ -87,6 +87,9 @@ class Expected:
         self._began: dict[object, float] = {}
         self._latest = -math.inf
 
+    def __len__(self) -> int:
+        return len(self._began)
+
     def begin(self, now: float) -> object:
         """An upload begins; what `end` has to be told."""
         token = object()

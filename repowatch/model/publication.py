@@ -35,6 +35,21 @@ class Publication:
     seconds: float  # what making it took
 
 
+class Sizes:
+    """Adds up the bytes of all listed packages: when it is asked, once for each publication."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Mapping[str, Entry], int] | None = None  # replaced whole, for any thread
+
+    def of(self, publication: Publication) -> int:
+        """Bytes."""
+        known = self._known
+        if known is None or known[0] is not publication.entries:
+            entries = publication.entries
+            known = self._known = entries, sum(each.stamp.size for each in entries.values())
+        return known[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """The answer to a change: the revision that shows it, None where one will only later."""

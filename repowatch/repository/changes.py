@@ -21,6 +21,7 @@ class Arrival:
     check: Callable[[], None]  # raises what refuses it at the last moment
     departs: str | None = None  # the location_href that `staged` is the file of (MOVE)
     answer: Future[Listed] = field(default_factory=Future)
+    came_at: float | None = None  # seconds since 1970
 
     @property
     def touches(self) -> set[str]:

@@ -35,6 +35,7 @@ class Home:
         self.staging = os.path.join(root, PRIVATE, "staging")
         self.cache = os.path.join(root, PRIVATE, "cache", "catalog")
         self.progress = os.path.join(root, PRIVATE, "cache", "progress")
+        self.history = os.path.join(root, PRIVATE, "cache", "history")
         self.is_away = False
         self._lock: Lock | None = None
         self._identity: tuple[int, int] | None = None  # device and inode of the root

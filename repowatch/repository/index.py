@@ -17,14 +17,18 @@ from dataclasses import replace
 from repowatch.errors import RepowatchError
 from repowatch.model.catalog import order_key
 from repowatch.model.digests import Inspection
+from repowatch.model.figures import Tally
 from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
 from repowatch.model.segment import Damaged, Run, Segment
 from repowatch.repository import adoption
+from repowatch.repository.arrivals import Arrivals
 from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
+from repowatch.repository.history import History
 from repowatch.repository.home import Home, News
 from repowatch.repository.inventory import Facts, Inventory
+from repowatch.repository.inventory import News as Changed
 from repowatch.repository.publisher import NotShown, Placement, PlacementRefused, Publisher
 from repowatch.repository.readers import MOST_BYTES, Batch, Readers, ToRead, in_batches
 from repowatch.repository.segments import MetadataFile, make_files, warm
@@ -73,6 +77,11 @@ class Index:
         self.stopping: Callable[[], bool] = lambda: False
         self.progress: Callable[[int, int], None] = lambda done, total: None
         self.returned: Callable[[], None] = lambda: None  # called when the tree has to be watched anew
+        self.published: Callable[[], None] = lambda: None  # called when there is a newer publication to see
+        self.history = History(clock=clock)
+        self.tally = Tally()
+        self.arrivals = Arrivals()
+        self._news = Changed(0, 0, 0)  # of the last publication
         self._form = FORMATS[profile]
         self._inventory = Inventory(name, self._form)
         self._store = Store(self.home, name=name, root=root, form=self._form)
@@ -101,6 +110,7 @@ class Index:
 
     def _restore(self) -> None:
         start = self._store.restore()
+        self.history.load(self.home.history)
         self._inventory = start.inventory
         self._is_warm = False
         if start.location_hrefs and self._publisher.is_current(start.location_hrefs):
@@ -109,7 +119,7 @@ class Index:
 
     def save(self) -> None:
         """Write for the next start what it needs to know."""
-        self._store.save(self.publication, self._inventory)
+        self._store.save(self.publication, self._inventory, self.history)
 
     def close(self) -> None:
         self._store.close()
@@ -176,7 +186,7 @@ class Index:
         Files below a name that is a directory must have been left alone for `settle` seconds, except for
         the names of `at_once`. Raises PublicationFailed after refusing the changes, and Stopped.
         """
-        started = time.perf_counter()
+        started, began = time.perf_counter(), self._clock.now()
         before, revision = self.publication, self._publisher.repomd.revision
         names, at_once = set(names), set(at_once)
         self._check_disk(names)
@@ -194,7 +204,11 @@ class Index:
             failed = self._damaged(error)
             self._refuse(failed.error, changes)
             raise failed from error
-        self._log_news(before, published=self._publisher.repomd.revision != revision)
+        published = self._publisher.repomd.revision != revision
+        self._log_news(before, published=published)
+        if published and before is not None:  # else what was there before us
+            self._count_arrivals(changes, names=names | at_once)
+        self._count_turn(names | at_once, looked_at, again, began=began, published=published)
         if before is None or len(looked_at) > MOST_READ:
             settle()
         return again
@@ -219,6 +233,7 @@ class Index:
             raise PublicationFailed(error, again={""}) from error
         if news is not News.NONE:
             names.add("")
+            self.arrivals.came_back(self._clock.now())
             self.returned()
 
     def _move_in(self) -> None:
@@ -446,6 +461,9 @@ class Index:
         before = self.publication
         repomd = self._publisher.repomd
         seconds = time.perf_counter() - started
+        self._news = self._inventory.news()
+        if changed:
+            self.history.record(self._news.changes, revision=repomd.revision, at=self._clock.now())
         self.publication = Publication(
             revision=repomd.revision,
             records=repomd.records,
@@ -454,6 +472,36 @@ class Index:
             published_at=self._clock.now() if changed or before is None else before.published_at,
             seconds=seconds if changed or before is None else before.seconds,
         )
+        if changed or before is None:
+            self.published()
+
+    def _count_turn(
+        self,
+        names: set[str],
+        looked_at: Sequence[tuple[str, Found | None]],
+        again: Again,
+        *,
+        began: float,
+        published: bool,
+    ) -> None:
+        """A turn ended well: count it, and remember since when what it left waits."""
+        if published and self.publication:
+            self.tally.published(self.publication.seconds)
+        stamps = {name: found.stamp for name, found in looked_at if found and found.stamp}
+        left_over = {name: stamps[name] for name in again.left_over if name in stamps}
+        self.arrivals.turned(names, seen=[name for name, _ in looked_at], left_over=left_over, began=began)
+        self.tally.succeeded_at = self._clock.now()
+
+    def _count_arrivals(self, changes: Sequence[Change], *, names: set[str]) -> None:
+        """Count how long each package waited that was listed just now."""
+        now = self._clock.now()
+        came = {each.location_href: each.came_at for each in changes if isinstance(each, Arrival)}
+        for old, entry in self._news.changes:
+            if entry is not None and (old is None or old.pkgid != entry.pkgid):
+                at = came.get(entry.location_href)
+                if at is None:
+                    at = self.arrivals.of(entry.location_href, entry.stamp, names=names)
+                self.tally.listed(now - at)
 
     def _log_news(self, before: Publication | None, *, published: bool) -> None:
         """One line for a publication, and one for what a start took over."""
@@ -463,16 +511,19 @@ class Index:
         if not published:
             log.info("%s: revision %d stands, %d packages", self.name, now.revision, len(now.entries))
             return
-        news = self._inventory.news()
+        news = self._news
         log.info(
-            "%s: revision %d: %d packages, %d added, %d replaced, %d removed, %.0f ms",
-            self.name,
-            now.revision,
-            len(now.entries),
-            news.added,
-            news.replaced,
-            news.removed,
-            now.seconds * 1000,
+            "%(repository)s: revision %(revision)d: %(packages)d packages, %(added)d added, "
+            "%(replaced)d replaced, %(removed)d removed, %(ms)d ms",
+            {
+                "repository": self.name,
+                "revision": now.revision,
+                "packages": len(now.entries),
+                "added": news.added,
+                "replaced": news.replaced,
+                "removed": news.removed,
+                "ms": round(now.seconds * 1000),
+            },
         )
 
     def _restamp(self, arrivals: Sequence[Arrival]) -> set[str]:

@@ -25,6 +25,7 @@ class News:
     added: int
     replaced: int
     removed: int
+    changes: Sequence[tuple[Entry | None, Entry | None]] = ()  # as (before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Inventory:
                 old is not None and new is not None and old.pkgid != new.pkgid for old, new in changed
             ),
             removed=sum(old is not None and new is None for old, new in changed),
+            changes=changed,
         )
 
     # -- changes -----------------------------------------------------------------------------
@@ -138,7 +140,10 @@ class Inventory:
             old = before.get(each.location_href)
             # A file that grows slowly is told once, not with every length it has meanwhile.
             if old is None or old.reason.partition(":")[0] != each.reason.partition(":")[0]:
-                log.warning("%s: not listed: %s: %s", self._name, each.location_href, each.reason)
+                log.warning(
+                    "%(repository)s: not listed: %(location)s: %(reason)s",
+                    {"repository": self._name, "location": each.location_href, "reason": each.reason},
+                )
 
     def set_stamps(self, stamps: Mapping[str, Stamp]) -> None:
         """Take the stamps that listed files have after a rename."""

@@ -30,6 +30,7 @@ from repowatch.model.digests import Inspection
 from repowatch.model.formats import Format, Piece
 from repowatch.model.package import Entry, Package, Rejected, Stamp
 from repowatch.model.segment import KINDS, Run, Segment
+from repowatch.system import logs
 from repowatch.system.memory import give_back
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ MOST_BYTES = 64 << 20
 GIVE_BACK = 1.0
 RETIRE = 5.0
 
-_BOOT = "import sys; sys.path[:] = sys.argv[3:]; from {0} import _serve; _serve(*map(int, sys.argv[1:3]))"
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from {0} import _serve; _serve(*map(int, sys.argv[1:4]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,7 @@ class _Child:
                     _BOOT.format(__name__),
                     str(theirs.fileno()),
                     str(int(stays)),
+                    str(int(logs.is_json())),
                     *sys.path,
                 ],
                 pass_fds=[theirs.fileno()],
@@ -312,8 +314,9 @@ class _Child:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _serve(descriptor: int, stays: int) -> None:
+def _serve(descriptor: int, stays: int, as_json: int) -> None:
     """The life of a reader process: answer until the asker closes the pipe, or nobody asks for long."""
+    logs.set_up(as_json=bool(as_json))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError):
         # The asker's end ends this process too, even in the middle of a large file. It is the end of

@@ -14,6 +14,7 @@ from repowatch.model.formats import Format
 from repowatch.model.publication import Publication
 from repowatch.model.segment import KINDS, Run, Segment
 from repowatch.repository import cache
+from repowatch.repository.history import History
 from repowatch.repository.home import Home
 from repowatch.repository.inventory import Inventory
 from repowatch.system.files import remove_if_there
@@ -55,7 +56,7 @@ class Store:
             log.info("%s: %d packages were read before", self._name, sum(len(run.entries) for run in runs))
         return Start(inventory, segments, restored.location_hrefs if restored else ())
 
-    def save(self, publication: Publication | None, inventory: Inventory) -> None:
+    def save(self, publication: Publication | None, inventory: Inventory, history: History) -> None:
         """Write the cache when it does not know the publication yet."""
         if publication is None or self._home.is_away:
             return
@@ -73,6 +74,7 @@ class Store:
                 files=[files[kind] for kind in KINDS],
             )
             self._progress.discard()
+            history.save(self._home.history)
         except OSError as error:
             log.warning("%s: the cache can not be written: %s; the next start is slower", self._name, error)
 

@@ -66,6 +66,7 @@ class Updater:
     def __init__(self, index: Index, *, clock: Clock, settle: float, deadline: float) -> None:
         self.index = index
         self.trouble: str | None = None  # why the last publication failed
+        self.rounds = 0  # a pulse: how often the thread looked whether there is something to do
         self._rescan_every = RESCAN
         self._clock = clock
         self._deadline = deadline
@@ -87,6 +88,8 @@ class Updater:
 
     def hint(self, name: str) -> None:
         """Something may have happened to a path relative to the root; "" means anywhere."""
+        if name and not self.index.tree.is_package_name(name):
+            self.index.arrivals.hear(name, self._clock.now())
         with self._posting() as inbox:
             inbox.names.add(name)
 
@@ -119,10 +122,16 @@ class Updater:
         `check` is called right before the file gets its name and may raise; the answer then carries that.
         Raises BadPackage when the package can not be described.
         """
-        package = None
+        package, came_at = None, self._clock.now()
         if inspection is not None:
             package = self.index.describe(inspection, location_href=location_href, stamp=stamp)
-        arrival = Arrival(location_href, staged, package, check, departs)
+        arrival = Arrival(location_href, staged, package, check, departs, came_at=came_at)
+
+        def answered(answer: Future[Listed]) -> None:
+            if answer.cancelled():  # it gets its name now, by the client's thread, and is listed later
+                self.index.arrivals.tell(location_href, came_at)
+
+        arrival.answer.add_done_callback(answered)
         with self._posting() as inbox:
             inbox.change(arrival, self._clock.monotonic())
         return arrival.answer
@@ -166,6 +175,11 @@ class Updater:
         """Names that were heard of and not yet looked at."""
         return len(self._pending)
 
+    @property
+    def uploads(self) -> int:
+        """Packages that clients send just now, or have sent and wait for."""
+        return len(self._expected) + len(self._inbox.changes)
+
     # -- the thread --------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -204,6 +218,7 @@ class Updater:
         """Sleep until there is something to do; None when asked to stop and nothing is owed."""
         with self._changed:
             while True:
+                self.rounds += 1
                 now = self._clock.monotonic()
                 for name in self._inbox.names:
                     self._pending.hear(name, now)
@@ -213,7 +228,7 @@ class Updater:
                 wake_at = self._wake_at()
                 if wake_at <= now:
                     return self._taken(now)
-                self._changed.wait(min(wake_at - now, RESCAN))
+                self._changed.wait(min(wake_at - now, CHECK))
 
     def _wake_at(self) -> float:
         """Every reason to wake up; the earliest. What may publish waits until a publication may be."""
@@ -283,6 +298,7 @@ class Updater:
 
     def _failed(self, error: PublicationFailed) -> None:
         self.trouble = str(error)
+        self.index.tally.failures += 1
         log.error("%s: %s; the published metadata stays as it was", self.index.name, error)
         self._retry_at = self._clock.monotonic() + self._retry_after
         self._retry_after = min(2 * self._retry_after, RETRY[1])

@@ -64,6 +64,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 
+MODES = ("inotify", "polling")
+
 # Ends of names that always say something: packages, and what another program may publish.
 _TELLING = (b".rpm", b"repomd.xml")
 
@@ -75,7 +77,8 @@ class Watcher:
     """
 
     def __init__(self, tree: Tree, *, hint: Callable[[str], None], blind: Callable[[], None]) -> None:
-        self.mode = "none"  # or "inotify", "polling"; status says it
+        self.mode = "none"  # or one of MODES; status says it
+        self.overflows = 0  # times that the kernel dropped events
         self._observer: _Observer | None = None
         self._tree = tree
         self._handler = _Handler(tree, hint)
@@ -83,6 +86,15 @@ class Watcher:
         self._root = tree.root
         self._follow = tuple(each for each in tree.follow if not is_below(each, tree.root))
         self._blind = blind
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether events would come, or nobody waits for them: a thread of watchdog may end in silence."""
+        observer = self._observer
+        if observer is None or self.mode != "inotify":
+            return True
+        threads = (observer, observer._inotify_fd, *observer.emitters)
+        return all(each.is_alive() for each in threads)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -94,7 +106,7 @@ class Watcher:
         _watchdog_log.addHandler(self._overflow)
         self.mode = "inotify"
         try:
-            self._observer = _Observer(self.failed, tree=self._tree)
+            self._observer = _Observer(self.failed, self._overflowed, tree=self._tree)
             for directory in (self._root, *self._follow):
                 self._observer.schedule(self._handler, directory, recursive=True, event_filter=_EVENTS)
             self._observer.start()
@@ -124,6 +136,9 @@ class Watcher:
         if self.mode == "inotify":
             self._poll(f"{error}; {_LIMITS}")
 
+    def _overflowed(self) -> None:
+        self.overflows += 1
+
     def _poll(self, reason: str) -> None:
         self.mode = "polling"
         log.error("%s can not be watched, it is looked at every few seconds instead: %s", self._root, reason)
@@ -137,9 +152,12 @@ class _Inotify(InotifyFD):
     can mean nothing to a repository end here.
     """
 
-    def __init__(self, failed: Callable[[OSError], None], *, tree: Tree) -> None:
+    def __init__(
+        self, failed: Callable[[OSError], None], overflowed: Callable[[], None], *, tree: Tree
+    ) -> None:
         super().__init__()
         self._failed = failed
+        self._overflowed = overflowed
         self._tree = tree
         # Not to be watched: what we do there ourselves would wake us up all the time.
         self._private = os.fsencode(os.path.join(tree.root, PRIVATE))
@@ -148,6 +166,8 @@ class _Inotify(InotifyFD):
     def handle_event(self, event: InotifyEvent) -> None:
         if self._means_nothing(event):
             return
+        if event.is_queue_overflow:
+            self._overflowed()
         if event.is_moved_from:
             self._moving = event.cookie
         super().handle_event(event)
@@ -195,8 +215,10 @@ def _is_plain_file(path: bytes | None) -> bool:
 
 
 class _Observer(InotifyObserver):
-    def __init__(self, failed: Callable[[OSError], None], *, tree: Tree) -> None:
-        self._inotify_fd = _Inotify(failed, tree=tree)
+    def __init__(
+        self, failed: Callable[[OSError], None], overflowed: Callable[[], None], *, tree: Tree
+    ) -> None:
+        self._inotify_fd = _Inotify(failed, overflowed, tree=tree)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
 

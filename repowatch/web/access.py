@@ -23,6 +23,7 @@ MOST = 4 << 20  # bytes remembered, and as many again that could not be written:
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ODD = re.compile(r"[^ !#-\[\]-~]")  # what could end a field or a line, or drive a terminal
+_PASSWORD = re.compile(r"(?<=://)[^/?# ]*@")  # and the name before it, in a URL (RFC 3986, section 3.2.1)
 _ODD_OR_SPACE = re.compile(r"[^!#-\[\]-~]")
 # poll(2) promises room for this much, so that a write does not wait (pipe(7)).
 _PIPE_ROOM = select.PIPE_BUF
@@ -78,6 +79,8 @@ class AccessLog:
         if self._path is None:
             return
         request_line, referer, agent = request_line or "-", referer or "-", agent or "-"
+        if "@" in request_line or "@" in referer:
+            request_line, referer = (_PASSWORD.sub("", each) for each in (request_line, referer))
         if _ODD.search(f"{request_line}{referer}{agent}"):
             request_line, referer, agent = (_ODD.sub(_byte, each) for each in (request_line, referer, agent))
         line = (

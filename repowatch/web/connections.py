@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from repowatch.errors import RepowatchError
 from repowatch.web.head import BadHead, Head, end_of_head, parse
 from repowatch.web.outgoing import AT_ONCE, Sent
 from repowatch.web.sockets import Listening
-from repowatch.web.wire import TRY_LATER, WINDOW, State, Wire
+from repowatch.web.wire import TRY_LATER, WINDOW, State, Wait, Wire
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ PIPELINED = 8  # requests of one connection that are answered in a row
 TRICKLE = 4  # receives of one head that come at once; later ones wait
 TRICKLE_EVERY = 0.05  # seconds
 
-_READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
+_READ, _WRITE, _GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python's socket has no name for it
+_BUSY = {State.WORKING, State.SENDING, State.PARKED}
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -74,9 +76,10 @@ class Loop:
         resume: Callable[[Wire], None],
         turned: Callable[[], None],
     ) -> None:
-        """`answer` is called in this thread with each whole head: it lays an answer out, or takes the
-        connection away (`take`). `refuse` lays out the answer to a bad head. `resume` takes a connection
-        whose next block has to be made. `turned` is called at the end of each turn.
+        """`answer` is called in this thread with each whole head: it lays an answer out, takes the
+        connection away (`take`), or parks it (`park`). `refuse` lays out the answer to a bad head. `resume`
+        gets a connection whose wait is over, or whose next block has to be made. `turned` is called at the
+        end of each turn.
         """
         self._listening = {each.socket.fileno(): each for each in listening}
         self._limits = limits
@@ -95,6 +98,10 @@ class Loop:
         self._waste = bytearray(RECEIVED)  # what nobody wants
         self._stopping = False
         self._ended = False
+        self._stirred = False  # some that are parked may have waited long enough
+        self._waking = threading.Lock()  # between who stirs and the end of the descriptor
+        self._is_closed = False
+        self.turns = 0  # a pulse: how often the thread went around
         self._next_look = 0.0
         self._epoll.register(self._wake, _READ)
         for descriptor in self._listening:
@@ -106,6 +113,13 @@ class Loop:
         """Return a connection that was taken; from any thread."""
         self._returned.append(wire)
         self._nudge()
+
+    def stir(self) -> None:
+        """There is news: look whose wait is over; from any thread, at any time."""
+        with self._waking:
+            if not self._is_closed:
+                self._stirred = True
+                self._nudge()
 
     def stop(self) -> None:
         """Accept no more, close what waits for a request; from any thread. Answers in hand go on."""
@@ -120,7 +134,12 @@ class Loop:
     @property
     def busy(self) -> int:
         """How many connections have an answer to come, or going out."""
-        return sum(1 for wire in list(self._wires.values()) if wire.state in (State.WORKING, State.SENDING))
+        return sum(1 for wire in list(self._wires.values()) if wire.state in _BUSY)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._wires)
 
     # The thread.
 
@@ -128,6 +147,7 @@ class Loop:
         """Serve until `end`."""
         while not self._ended:
             self._turn()
+            self.turns += 1
         self._handshakes.shutdown(wait=False, cancel_futures=True)
         for wire in list(self._wires.values()):
             if wire.state in (State.WORKING, State.SHAKING):  # its owner finds out
@@ -143,7 +163,9 @@ class Loop:
         for wire in list(self._wires.values()):
             self._close(wire)
         self._epoll.close()
-        os.close(self._wake)
+        with self._waking:
+            self._is_closed = True
+            os.close(self._wake)
 
     def _turn(self) -> None:
         for descriptor, _ in self._epoll.poll(self._patience()):
@@ -194,6 +216,8 @@ class Loop:
                 self.send(wire)
             case State.LINGERING:
                 self._drain(wire)
+            case State.PARKED:
+                self._close(wire)  # the client is gone
             case State.HANDSHAKE:
                 self.take(wire, state=State.SHAKING)
                 self._handshakes.submit(self._shake, wire)
@@ -243,7 +267,7 @@ class Loop:
         Where all have only just come, the one that takes the longest to read its answer.
         """
         long_ago = time.monotonic() - LOOK
-        silent = self._oldest(State.HEAD, State.HANDSHAKE, State.LINGERING)
+        silent = self._oldest(State.HEAD, State.HANDSHAKE, State.LINGERING, State.PARKED)
         waiting = [wire for wire in silent if wire.since < long_ago]
         for wire in waiting[: max(1, len(waiting) // 16)] or self._oldest(State.SENDING)[:1] or silent[:1]:
             self._close(wire)
@@ -403,17 +427,45 @@ class Loop:
         wire.state = state
         self._epoll.unregister(wire.descriptor)
 
+    def park(self, wire: Wire, wait: Wait) -> None:
+        """Keep a connection until its wait is over, then have it resumed; in this thread.
+
+        Only its end is watched for: what the client sends meanwhile stays with the kernel.
+        """
+        wire.wait = wait
+        wire.state = State.PARKED
+        wire.deadline = time.monotonic() + wait.seconds
+        if self._stopping or wait.is_over():
+            self._unpark(wire)
+        else:
+            self._watch(wire, _GONE)
+
+    def _unpark(self, wire: Wire) -> None:
+        wire.wait = None
+        self.take(wire)
+        self._resume(wire)
+
+    def _look_at_parked(self) -> None:
+        for wire in list(self._wires.values()):
+            if wire.state is State.PARKED and wire.wait and (self._stopping or wire.wait.is_over()):
+                self._safely(wire, self._unpark)
+
     def _take_back(self) -> None:
         os.eventfd_read(self._wake)
         while self._returned:
             self._safely(self._returned.popleft(), self._went_on)
         if self._stopping and self._listening:
             self._close_doors()
+        if self._stirred or self._stopping:
+            self._stirred = False
+            self._look_at_parked()
 
     def _went_on(self, wire: Wire) -> None:
         """Go on with a connection that came back."""
         self._epoll.register(wire.descriptor, _READ)
-        if wire.state is State.WORKING:
+        if wire.state is State.WORKING and wire.wait:
+            self.park(wire, wire.wait)
+        elif wire.state is State.WORKING:
             self.send(wire)
         elif wire.closing or (not wire.secure and wire.deadline < time.monotonic()):
             # Not left to `_look`: whoever sends a byte at a time is in the middle of a step at each look.
@@ -445,6 +497,8 @@ class Loop:
                 continue
             if wire.state is State.SENDING:
                 self._safely(wire, self._look_at_sending, now)
+            elif wire.state is State.PARKED:
+                self._safely(wire, self._unpark)
             elif wire.state is State.HEAD and (wire.buffer or wire.head):
                 self._refuse(wire, BadHead(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
                 wire.closing = True

@@ -15,11 +15,13 @@ from repowatch.model.package import Entry
 from repowatch.system.audit import Change
 from repowatch.web.destination import destination
 from repowatch.web.guard import IDENTITY
+from repowatch.web.rules import Identity
 from repowatch.web.served import Served
-from repowatch.web.uploads import ANSWER, Answer
+from repowatch.web.uploads import ANSWER, Answer, Refusal
 
 log = logging.getLogger(__name__)
 
+_CLAIMS = frozenset({"PUT", "DELETE", "MOVE", "COPY"})
 _CHANGES = frozenset({"PUT", "DELETE", "MOVE", "COPY", "MKCOL", "LOCK"})
 
 
@@ -75,6 +77,31 @@ class Recorder:
             log.error("the audit lacks %s of %s: %s", change.method, change.location, error.strerror or error)
 
 
+@contextlib.contextmanager
+def claimed(
+    repository: Served, path: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterator[StartResponse]:
+    """While one request is answered, the history knows whose the changes are that it makes."""
+    if environ["REQUEST_METHOD"] not in _CLAIMS:
+        yield start_response
+        return
+    locations = [path[len(repository.url) :]]
+    if environ["REQUEST_METHOD"] in ("MOVE", "COPY") and (there := _aim(repository, environ)) is not None:
+        locations.append(there)
+    identity: Identity = environ[IDENTITY]
+    end = repository.claim(locations, who=identity.name, how=identity.how)
+    status: list[str] = []
+
+    def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        status.append(line[:3])
+        return start_response(line, headers, exc_info)
+
+    try:
+        yield start
+    finally:
+        end(owed="202" in status)
+
+
 def _change(
     repository: Served, location: str, environ: WSGIEnvironment, status: int, before: _Before
 ) -> Change:
@@ -123,6 +150,14 @@ def _destination(repository: Served, environ: WSGIEnvironment) -> str | None:
     return destination(
         environ.get("HTTP_DESTINATION", ""), host=environ.get("HTTP_HOST", ""), url=repository.url
     )
+
+
+def _aim(repository: Served, environ: WSGIEnvironment) -> str | None:
+    """Where MOVE and COPY go; None also where they will be refused."""
+    try:
+        return _destination(repository, environ)
+    except Refusal:
+        return None
 
 
 def _below(repository: Served, location: str) -> list[Entry]:

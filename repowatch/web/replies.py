@@ -39,9 +39,14 @@ def page(start_response: StartResponse, body: bytes, headers: Headers | None = N
     return _reply(start_response, HTTPStatus.OK, body, "text/html; charset=utf-8", headers)
 
 
+def json_of(value: Any) -> bytes:
+    """A value as JSON, in ASCII."""
+    return json.dumps(value, indent=1, ensure_ascii=True).encode("ascii") + b"\n"
+
+
 def as_json(start_response: StartResponse, value: Any) -> Iterable[bytes]:
-    """A value as JSON, not to be kept by caches."""
-    body = json.dumps(value, indent=1, ensure_ascii=True) + "\n"
+    """A value as JSON, or what `json_of` made of one; not to be kept by caches."""
+    body = value if isinstance(value, bytes) else json_of(value)
     return _reply(start_response, HTTPStatus.OK, body, "application/json", [("Cache-Control", "no-store")])
 
 

@@ -14,6 +14,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from repowatch.web.access import AccessLog
 from repowatch.web.body import Body, BodyError
+from repowatch.web.counts import Counts
 from repowatch.web.downloads import FileBody
 from repowatch.web.head import Head
 from repowatch.web.replies import Headers, Reply
@@ -37,6 +38,7 @@ class Request:
         "_buffered",
         "_chunked",
         "_closing",
+        "_counts",
         "_head_size",
         "_headers",
         "_sent_before",
@@ -48,13 +50,21 @@ class Request:
     )
 
     def __init__(
-        self, wire: Wire, head: Head, *, name: str, certificate: str | None, access: AccessLog | None
+        self,
+        wire: Wire,
+        head: Head,
+        *,
+        name: str,
+        certificate: str | None,
+        access: AccessLog | None,
+        counts: Counts,
     ) -> None:
         """`name` of the server; `certificate`: whom the client's certificate is made out to."""
         self.head = head
         self._wire = wire
         self._server = name
         self._access = access
+        self._counts = counts
         self._closing = wire.closing
         self._body: Body | None = None
         self._buffered = b""
@@ -210,6 +220,7 @@ class Request:
         head = text.encode("latin-1")
         self._head_size = len(head)
         self._wire.outgoing.write(head)
+        self._counts.answered(self.head.method, int(self._status[:3]))
 
     def _rest(self) -> int | None:
         """How many bytes of the body the client will still send; None where that is unknown, or too much."""

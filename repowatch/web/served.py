@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,6 +58,22 @@ class Remove(Protocol):
     def __call__(self, location_href: str, *, check: Callable[[], None]) -> Future[Listed]: ...
 
 
+class EndClaim(Protocol):
+    """The client has its answer; `owed` where the publication of what it did is still to come."""
+
+    def __call__(self, *, owed: bool) -> None: ...
+
+
+class Claim(Protocol):
+    """A client is about to change files or directories; the history tells who and how."""
+
+    def __call__(self, locations: Iterable[str], *, who: str | None, how: str) -> EndClaim: ...
+
+
+def _nobody_asks(locations: Iterable[str], *, who: str | None, how: str) -> EndClaim:
+    return lambda *, owed: None
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """One repository."""
@@ -78,6 +94,8 @@ class Served:
     look: Callable[[str], Future[Listed]]
     health: Callable[[], str | None]
     status: Callable[[], dict[str, Any]]
+    claim: Claim = _nobody_asks
+    when_published: Callable[[Callable[[], None]], None] = lambda act: None  # calls it at each publication
 
     def resolve(self, location_href: str) -> str | None:
         """The path behind a name, None where a symbolic link leads to what it may not."""

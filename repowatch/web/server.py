@@ -22,6 +22,7 @@ from cheroot.wsgi import Server as CherootServer
 from repowatch.system.threads import Thread
 from repowatch.web.access import AccessLog
 from repowatch.web.connections import Limits, Loop, comes_whole
+from repowatch.web.counts import OTHER, Counts
 from repowatch.web.guard import Login
 from repowatch.web.head import BadHead, Head
 from repowatch.web.kept import Kept
@@ -35,6 +36,7 @@ from repowatch.web.wire import Wire
 log = logging.getLogger(__name__)
 
 OTHERS = 32  # threads that changes never take
+TELLERS = 2  # threads that answer who waited for news: a thousand at once are not to be felt by others
 LOGINS = 2  # passwords that are checked at once: bcrypt computes
 WAITING_LOGINS = 256  # one more is told 503
 
@@ -55,14 +57,17 @@ class Server:
         grace: float = 30.0,
         context: Callable[[], ssl.SSLContext],
         access: AccessLog | None = None,
+        counts: Counts,
     ) -> None:
         """`uploads` changes are in hand at once; on stop, requests get `grace` seconds to finish."""
         self._site = site
         self._grace = grace
         self._access = access
+        self._counts = counts
         self._name = name
         self._slots = threading.BoundedSemaphore(uploads)
         self._logins = ThreadPoolExecutor(LOGINS, thread_name_prefix="login")
+        self._tellers = ThreadPoolExecutor(TELLERS, thread_name_prefix="teller")
         self._waiting_logins = threading.BoundedSemaphore(WAITING_LOGINS)
         self._loop = Loop(
             listening,
@@ -78,6 +83,7 @@ class Server:
 
     def start(self, *, failed: Callable[[str], None]) -> None:
         """Answer requests. `failed` is told when the loop has ended unexpectedly."""
+        self._site.when_published(self._loop.stir)
         self._cheroot.requests.start()
         self._thread = Thread("server", self._loop.run, failed=failed)
         self._thread.start()
@@ -94,8 +100,19 @@ class Server:
         if self._thread:
             self._thread.join(5)
         self._logins.shutdown(cancel_futures=True)
+        self._tellers.shutdown(cancel_futures=True)
         self._cheroot.requests.stop(5)
         self._loop.close()
+
+    @property
+    def turns(self) -> int:
+        """How often the loop went around, which it does at least twice a second."""
+        return self._loop.turns
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._loop.connections
 
     # In the loop's thread.
 
@@ -107,7 +124,12 @@ class Server:
             wire.owner = _Connection(self._cheroot, wire)
         connection: _Connection = wire.owner
         request = connection.request = Request(
-            wire, head, name=self._name, certificate=connection.certificate, access=self._access
+            wire,
+            head,
+            name=self._name,
+            certificate=connection.certificate,
+            access=self._access,
+            counts=self._counts,
         )
         try:
             verdict = self._site.admit(request.environ)
@@ -125,6 +147,7 @@ class Server:
         now = time.time()
         last = last_lines(int(now), self._name).encode("ascii")
         wire.outgoing.write(b"%b%b%b" % (kept.head, last, kept.content))
+        self._counts.answered("GET", 200)
         if self._access:
             self._access.note(
                 address=self._site.client(wire.address, head),
@@ -144,6 +167,10 @@ class Server:
             if body is not None:
                 request.deliver(body)
                 return
+            if request.head.method == "GET" and (wait := self._site.wait(request.environ)):
+                self._prepare(connection, request, waits=True)
+                self._loop.park(connection.wire, wait)
+                return
         if not self._take_slot(request):
             request.reply(
                 Reply(HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads at once", [("Retry-After", "1")])
@@ -162,8 +189,13 @@ class Server:
         return True
 
     def _give_to_worker(self, connection: _Connection, request: Request) -> None:
-        connection.task = lambda: request.respond_by(self._site)
+        self._prepare(connection, request)
         self._cheroot.requests.put(connection)
+
+    def _prepare(self, connection: _Connection, request: Request, *, waits: bool = False) -> None:
+        """Say what the next worker does."""
+        connection.waits = waits
+        connection.task = lambda: request.respond_by(self._site)
 
     def _log_in(self, connection: _Connection, login: Login) -> None:
         request = connection.request
@@ -180,10 +212,14 @@ class Server:
                 if verdict is None and not self._take_slot(request):
                     busy = [("Retry-After", "1")]
                     verdict = Reply(HTTPStatus.SERVICE_UNAVAILABLE, "too many uploads at once", busy)
-                if verdict is None:
+                if verdict is not None:
+                    request.reply(verdict)
+                elif request.head.method == "GET" and (wait := self._site.wait(request.environ)):
+                    self._prepare(connection, request, waits=True)
+                    connection.wire.wait = wait  # the loop parks it
+                else:
                     self._give_to_worker(connection, request)
                     return
-                request.reply(verdict)
             except Exception:
                 log.exception("unexpected error in a login")
                 request.fail()
@@ -202,6 +238,7 @@ class Server:
         ).encode("latin-1")
         last = last_lines(int(time.time()), self._name).encode("ascii")
         wire.outgoing.write(head + last + text)
+        self._counts.answered(OTHER, error.status.value)
         if self._access:
             self._access.note(
                 address=wire.address,
@@ -215,9 +252,18 @@ class Server:
             )
 
     def _resume(self, wire: Wire) -> None:
-        """The next block of an answer has to be made: a worker's job."""
-        wire.owner.task = _nothing
-        self._cheroot.requests.put(wire.owner)
+        """An answer, or its next block, has to be made: a worker's job."""
+        if wire.owner.waits:
+            self._tellers.submit(self._tell, wire)
+        else:
+            self._cheroot.requests.put(wire.owner)
+
+    def _tell(self, wire: Wire) -> None:
+        """A teller's turn."""
+        try:
+            wire.owner.communicate()
+        finally:
+            self._loop.give_back(wire)
 
 
 class _Cheroot(CherootServer):
@@ -257,11 +303,13 @@ class _Connection(HTTPConnection):
         self.certificate = identity_of(wire.socket) if isinstance(wire.socket, ssl.SSLSocket) else None
         self.request: Request
         self.task: Callable[[], None] = _nothing
+        self.waits = False  # the answer waits for news first
 
     def communicate(self) -> bool:
         """A worker's turn: do what is to be done, send what the client takes, give the connection back."""
+        task, self.task = self.task, _nothing  # once: what follows is to make the next block
         try:
-            self.task()
+            task()
             self.wire.outgoing.advance(self.wire.socket, make=True)
         except OSError as error:
             log.debug("the connection from %s ended: %s", self.remote_addr, error)

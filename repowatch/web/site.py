@@ -16,7 +16,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from repowatch.model.publication import Publication
 from repowatch.system.files import is_where_it_seems
+from repowatch.web import about
 from repowatch.web import status as says
+from repowatch.web.counts import Counts
 from repowatch.web.dav import application
 from repowatch.web.destination import destination
 from repowatch.web.downloads import CONDITIONAL_FIELDS, FileBody, send_file
@@ -24,18 +26,21 @@ from repowatch.web.guard import Act, Guard, Login
 from repowatch.web.head import Head
 from repowatch.web.kept import MOST, SETTLED, Kept, Shelf, stamp_of
 from repowatch.web.listing import DirectoryEntry, render
+from repowatch.web.metrics import Busy, Metrics
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
-from repowatch.web.records import Recorder
-from repowatch.web.replies import Headers, Reply, as_json, page, plain
+from repowatch.web.records import Recorder, claimed
+from repowatch.web.replies import Headers, Reply, page, plain
 from repowatch.web.rules import Action
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
+from repowatch.web.wire import Wait
 
 log = logging.getLogger(__name__)
 
 LONGEST_KEPT = 512  # characters of a target whose meaning is remembered, and whose answer may be kept
 
 _ROUTE = "repowatch.route"
+_METRICS = "/metrics"
 _NO_REPOSITORY = "no repository has this URL"
 
 # O_NONBLOCK: opening a FIFO that nobody writes to would wait forever.
@@ -94,6 +99,8 @@ class Site:
         max_upload: int | None,
         version: str,
         record: Recorder | None = None,
+        counts: Counts,
+        metrics: Metrics,
     ) -> None:
         """`base_url` is what clients are told to begin with, without a slash at its end.
 
@@ -105,10 +112,13 @@ class Site:
         ]
         self._guard = guard
         self._shelf = Shelf()
+        self._shared = about.Shared()
         self._route = lru_cache(maxsize=4096)(self._find_route)
         self._base_url = base_url
         self._version = version
         self._record = record
+        self._counts = counts
+        self._metrics = metrics
 
     def take(self, guard: Guard) -> None:
         """Ask another guard from now on; from another thread."""
@@ -129,6 +139,9 @@ class Site:
         environ[_ROUTE] = route
         path, door = route.path, route.door
         if door is None:
+            if path == _METRICS:  # which tell of all repositories at once
+                acts = [(Action.READ, each.name, "") for each in self._repositories]
+                return self._guard.admit(environ, acts) or _not_here(environ["REQUEST_METHOD"])
             verdict = self._guard.admit(environ, (), ask_who=not path.startswith("/healthz"))
             return verdict or _not_here(environ["REQUEST_METHOD"])
         return self._guard.admit(environ, self._acts(environ, door, path))
@@ -215,6 +228,19 @@ class Site:
             asked = repository.publication
             shelf.put(target, Kept(route.file_path, stamp_of(status), publication, asked, head, content))
 
+    def wait(self, environ: WSGIEnvironment) -> Wait | None:
+        """What the answer to an admitted GET waits for; None where it can be given at once."""
+        route: _Route = environ[_ROUTE]
+        if route.door is not None or not route.path.startswith(about.ROOT):
+            return None
+        shown = (each for each in self._repositories if self._guard.may_read(environ, each.name))
+        return about.wait_of(shown, route.path, environ)
+
+    def when_published(self, act: Callable[[], None]) -> None:
+        """Have a function called after each publication of any repository, by the thread that made it."""
+        for repository in self._repositories:
+            repository.when_published(act)
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request that was admitted."""
         body = self._answer(environ, start_response)
@@ -230,22 +256,41 @@ class Site:
             return self._about(route.path, environ, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return _download(route.door.repository, route.path, environ, start_response)
+        if environ["REQUEST_METHOD"] != "PUT":
+            return self._change(route, route.door, environ, start_response)
+        with self._counts.upload(environ, start_response) as start:
+            return self._change(route, route.door, environ, start)
+
+    def _change(
+        self, route: _Route, door: _Door, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         if self._record is None:
-            return _write(route.door, route.path, environ, start_response)
-        with self._record.change(route.door.repository, route.path, environ, start_response) as start:
-            return _write(route.door, route.path, environ, start)
+            return _write(door, route.path, environ, start_response)
+        with self._record.change(door.repository, route.path, environ, start_response) as start:
+            return _write(door, route.path, environ, start)
 
     def _about(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shown = [each for each in self._repositories if self._guard.may_read(environ, each.name)]
         match path:
             case "/":
-                return page(start_response, says.front_page(shown, base_url=self._base_url()))
-            case "/-/api/v1/status":
-                return as_json(start_response, says.as_json(shown, version=self._version))
+                return about.front(shown, start_response, version=self._version)
+            case "/metrics":
+                return self._show_metrics(environ, start_response)
             case "/healthz" | "/readyz":
                 lines = says.trouble(self._repositories, ready=path == "/readyz")
                 well = HTTPStatus.SERVICE_UNAVAILABLE if lines else HTTPStatus.OK
                 return plain(start_response, well, "\n".join(lines) or "ok", [("Cache-Control", "no-store")])
+        if path.startswith(about.ROOT):
+            base_url = self._base_url()
+            return about.answer(
+                shown,
+                path,
+                environ,
+                start_response,
+                base_url=base_url,
+                version=self._version,
+                shared=self._shared,
+            )
         for repository in self._repositories:
             if path == f"/{repository.name}.repo":
                 text = says.repo_file(repository, base_url=self._base_url())
@@ -253,6 +298,22 @@ class Site:
                     start_response, HTTPStatus.OK, text.rstrip("\n"), [("Cache-Control", "no-cache")]
                 )
         return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+
+    def _show_metrics(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            content_type, text = self._metrics.scrape(environ.get("HTTP_ACCEPT"))
+        except Busy as error:
+            return plain(start_response, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        start_response(
+            "200 OK",
+            [
+                ("Content-Type", content_type),
+                ("Content-Length", str(len(text))),
+                ("Cache-Control", "no-store"),
+                ("Vary", "Accept"),
+            ],
+        )
+        return [text]
 
 
 def _open_where_it_seems(path: str) -> int:
@@ -284,6 +345,13 @@ def _destination(environ: WSGIEnvironment, door: _Door) -> str | None:
 
 
 def _write(
+    door: _Door, path: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    with claimed(door.repository, path, environ, start_response) as start:
+        return _ask_webdav(door, path, environ, start)
+
+
+def _ask_webdav(
     door: _Door, path: str, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Every method but GET and HEAD, below a repository: WebDAV's."""
@@ -342,7 +410,9 @@ def _list(repository: Served, path: str, directory: str, start_response: StartRe
         entries = list(_entries(repository, path[len(repository.url) :], directory))
     except OSError as error:
         return plain(start_response, HTTPStatus.FORBIDDEN, (error.strerror or "not readable").lower())
-    return page(start_response, render(entries, title_path=path), [("Cache-Control", "no-cache")])
+    about_it = href_of(f"/-/{repository.name}") if path == repository.url else None
+    listing = render(entries, title_path=path, about=about_it)
+    return page(start_response, listing, [("Cache-Control", "no-cache")])
 
 
 def _entries(repository: Served, prefix: str, directory: str) -> Iterable[DirectoryEntry]:

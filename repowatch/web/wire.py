@@ -9,6 +9,8 @@ import ssl
 import struct
 import termios
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -31,7 +33,16 @@ class State(Enum):
     WORKING = "working"  # somebody else owns it
     SENDING = "sending"
     LINGERING = "lingering"
+    PARKED = "parked"  # its answer is to come when there is news, or when it has waited long enough
     CLOSED = "closed"  # its number may be another's by now
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What an answer waits for, with no thread that waits."""
+
+    is_over: Callable[[], bool]  # asked in the loop's thread, so it has to be quick
+    seconds: float  # at most
 
 
 class Wire:
@@ -62,6 +73,7 @@ class Wire:
         "socket",
         "state",
         "tls",
+        "wait",
     )
 
     def __init__(
@@ -88,6 +100,7 @@ class Wire:
         self.deadline = 0.0
         self.secure = False  # the handshake is done
         self.owner: Any = None  # what the server keeps with it
+        self.wait: Wait | None = None  # what the answer in hand waits for
         self._rate = rate
         self._received = 0  # bytes of the body in the present window
         self._window_ends = 0.0

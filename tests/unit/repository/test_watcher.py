@@ -270,3 +270,18 @@ def test_looking_where_events_point_finds_what_believing_them_misses(
     truth = {found.location_href for found in watched.tree.scan()}
     assert known == truth
     assert {os.path.relpath(path, watched.root) for path in believer.files} != truth
+
+
+def test_a_watcher_whose_thread_ended_in_silence_is_not_alive(watched: Watched) -> None:
+    watcher = watched.watcher
+    assert watcher.is_alive
+    observer = watcher._observer
+    assert observer is not None
+    for emitter in observer.emitters:
+        emitter.stop()
+    wait_until(lambda: not watcher.is_alive)
+    watcher.restart()
+    assert watcher.is_alive
+    watcher.failed(OSError("it"))
+    assert watcher.mode == "polling"
+    assert watcher.is_alive
