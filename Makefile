@@ -8,7 +8,7 @@ PYTHON ?= $$(for python in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$python && break; done)
 PIP_INSTALL = .venv/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: run test check soak bench bench-doors clean
+.PHONY: run test check rpm test-packaging soak bench bench-doors clean
 
 run: .venv/run.stamp
 	@mkdir -p $(DIR)
@@ -24,6 +24,16 @@ check: .venv/test.stamp
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports --no-logo
+
+# The RPM and the source RPM, for the python of this machine, in dist/.
+rpm:
+	tests/setup-debian rpm
+	packaging/rpm/build
+
+# Builds it, boots machines that install it, and uses, breaks, upgrades and erases it. As root, a few minutes.
+test-packaging: .venv/test.stamp
+	tests/setup-debian packaging
+	REPOWATCH_PACKAGING=1 .venv/bin/python -m pytest tests/packaging
 
 # Faults at every step, thousands of publications, slow readers of a large repository: about an hour.
 soak: .venv/test.stamp
@@ -41,7 +51,7 @@ bench-doors: .venv/test.stamp
 
 # The packages below DIR are the user's, not ours.
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find repowatch tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: pyproject.toml constraints.txt

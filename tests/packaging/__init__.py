@@ -1,0 +1,1 @@
+"""The package: built, installed, booted, used, broken, upgraded and removed."""
