@@ -454,8 +454,13 @@ def _print_repository(repository: dict[str, Any]) -> None:
 
 def _sizes(repository: dict[str, Any]) -> str:
     free = repository["disk_free"]
-    left = "unknown" if free is None else f"{free / 1e9:.1f} GB"
-    return f"size: {repository['size'] / 1e9:.1f} GB, disk left: {left}"
+    left = "unknown" if free is None else _amount(free)
+    return f"size: {_amount(repository['size'])}, disk left: {left}"
+
+
+def _amount(size: int) -> str:
+    """Bytes, for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _who(options: argparse.Namespace) -> int:

@@ -210,7 +210,7 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
 def _who(event: Mapping[str, Any]) -> str:
     if event["how"] == "file":
         return "by file"
-    return _text(event["who"]) if event["who"] else "without a name"
+    return _text(event["who"]) if event["who"] else "anonymous"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -123,7 +123,7 @@ def test_a_page_tells_what_came_and_by_whom() -> None:
     text = " ".join(shown(history=history).text.split())
     assert "+ a-1-1.noarch added" in text
     assert "anna2001-09-09 01:46 UTC" in text
-    assert "− b-1-1.noarch removedwithout a name" in text
+    assert "− b-1-1.noarch removedanonymous" in text
     assert "± c-1-1.noarch replacedby file" in text
 
 
