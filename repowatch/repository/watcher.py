@@ -7,9 +7,11 @@ here", with the nearest name that says enough.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import queue
 import stat
 import threading
 import warnings
@@ -122,8 +124,16 @@ class Watcher:
         _watchers.discard(self)
         _watchdog_log.removeHandler(self._overflow)
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
+        if observer is None or not observer.is_alive():
+            return
+        try:
             observer.stop()
+        except Exception as error:
+            # It lost its own books (7.1 does, when directories are moved over each other). What it watched
+            # ends with its descriptor; a thread of it may stay that waits for nothing.
+            log.warning("the old watches of %s were not ended in order: %r", self._root, error)
+            observer.abandon()
+        else:
             observer.join()
 
     def restart(self) -> None:
@@ -221,6 +231,13 @@ class _Observer(InotifyObserver):
         self._inotify_fd = _Inotify(failed, overflowed, tree=tree)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyEmitter, inotify_fd=self._inotify_fd)
+
+    def abandon(self) -> None:
+        """Hear no more events, where `stop` failed."""
+        with contextlib.suppress(Exception):
+            self._inotify_fd.stop()
+        with contextlib.suppress(queue.Full):
+            self.event_queue.put_nowait(BaseObserver.stop_event)
 
 
 _LIMITS = "see sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances"

@@ -203,4 +203,4 @@ def test_the_status_names_what_is_not_listed(corner: Corner, tmp_path: Path) -> 
     [repository] = status["repositories"]
     assert location in {each["location"] for each in repository["rejected"]}
     assert repository["packages"] == len(listed(corner.daemon, "rpm"))
-    assert location in curl(corner.daemon.url).text
+    assert location in curl(corner.daemon.url + "-/rpm").text

@@ -68,7 +68,8 @@ class Systemd:
 
     @property
     def status(self) -> str:
-        return next(each for each in reversed(self.heard) if each.startswith("STATUS="))[len("STATUS=") :]
+        told = (each for each in reversed(self.heard) if each.startswith("STATUS="))
+        return next(told, "STATUS=")[len("STATUS=") :]
 
     def is_told(self, pattern: str) -> Callable[[], bool]:
         """Whether the last status has something in it."""

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -214,8 +215,7 @@ def test_a_tree_is_polled_when_a_thread_of_watchdog_ends(tmp_path: Path) -> None
     watched.watcher = Watcher(watched.tree, hint=watched.hints.append, blind=watched._count)
     watched.watcher.start()
     make(watched.root / "a.rpm")
-    wait_until(lambda: watched.watcher.mode == "polling")
-    assert watched.blind == 1
+    wait_until(lambda: watched.watcher.mode == "polling" and watched.blind == 1)
     watched.watcher.stop()
 
 
@@ -285,3 +285,29 @@ def test_a_watcher_whose_thread_ended_in_silence_is_not_alive(watched: Watched) 
     watcher.failed(OSError("it"))
     assert watcher.mode == "polling"
     assert watcher.is_alive
+
+
+def test_a_watchdog_that_lost_its_books_is_left_and_another_one_watches(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for emitter in watched.watcher._observer.emitters:  # type: ignore[union-attr]
+        books: Any = emitter
+        books._inotify._active_callbacks_by_path.clear()
+    watched.watcher.restart()
+    assert "were not ended in order" in caplog.text
+    make(watched.root / "a.rpm")
+    assert "a.rpm" in watched.said()
+    assert watched.watcher.is_alive
+
+
+def test_plain_files_that_are_no_packages_say_nothing(watched: Watched) -> None:
+    make(watched.root / "notes.txt").rename(watched.root / "other.txt")
+    make(watched.root / "other.txt").unlink()
+    assert watched.said() == set()
+
+
+def test_a_file_that_becomes_a_package_or_was_one_is_told(watched: Watched) -> None:
+    make(watched.root / "a.tmp").rename(watched.root / "a.rpm")
+    assert "a.rpm" in watched.said()
+    (watched.root / "a.rpm").rename(watched.root / "a.old")
+    assert "a.rpm" in watched.said()
