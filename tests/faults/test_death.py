@@ -17,7 +17,7 @@ import pytest
 from tests.faults import hasty
 from tests.faults.changes import Change, clean_run, delete, drop, move, new_lane, prepared, replace, upload
 from tests.faults.extent import sample
-from tests.faults.lane import assert_converged
+from tests.faults.lane import Lane, assert_converged
 from tests.faults.tracing import Point, attached, has_ended, kill_at, logging_to, points_in, run
 from tests.kit.daemon import COMMAND, repowatch, wait_until
 from tests.kit.rpms import make_rpm
@@ -25,28 +25,37 @@ from tests.kit.views import BrokenView, Missing, from_disk, read_view
 
 pytestmark = pytest.mark.client("strace")
 
+# strace counts the calls of each thread, and which thread writes which file is for the scheduler to say: a
+# step that did not come in one life comes in another.
+LIVES = 8
+
 
 def die_at_each(points: Sequence[Point], change: Change, directory: Path) -> int:
-    """One life of the daemon for each of the points; how many ended there."""
+    """Lives of the daemon for each of the points, until one ends there; for how many points one did."""
     lane = new_lane(directory)
     deaths = 0
     with lane.daemon as daemon:
         for number, point in enumerate(points):
-            name = f"p{number}"
-            prepared(lane, name)
-            with attached(daemon.pid, kill_at(point)):
-                change(lane, name)
-                # The last steps come after the answer.
-                with contextlib.suppress(AssertionError):
-                    wait_until(lambda: has_ended(daemon.pid), 1.0)
-            deaths += has_ended(daemon.pid)
-            daemon.kill()
-            lane.assert_kept()
-            daemon.start()
-            lane.converge()
+            deaths += any(dies_at(point, change, lane, f"p{number}-{life}") for life in range(LIVES))
         assert daemon.terminate() == 0
     assert_converged(lane.tree)
     return deaths
+
+
+def dies_at(point: Point, change: Change, lane: Lane, name: str) -> bool:
+    """Whether the daemon dies there in one change; it runs again after that."""
+    prepared(lane, name)
+    with attached(lane.daemon.pid, kill_at(point)):
+        change(lane, name)
+        # The last steps come after the answer.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: has_ended(lane.daemon.pid), 1.0)
+    died = has_ended(lane.daemon.pid)
+    lane.daemon.kill()
+    lane.assert_kept()
+    lane.daemon.start()
+    lane.converge()
+    return died
 
 
 @pytest.mark.parametrize("change", [upload, replace, delete, move, drop])
@@ -58,17 +67,19 @@ def test_a_death_at_any_step_breaks_no_view_and_no_promise(change: Change, tmp_p
             pool.submit(die_at_each, struck[lane::2], change, tmp_path / f"lane{lane}") for lane in (0, 1)
         ]
         deaths = sum(lane.result() for lane in lanes)
-    # The scheduler says which thread makes which call: some steps may not come again.
-    assert deaths > len(struck) // 2
+    # The last steps come after the answer: the change may be over before strace kills.
+    assert deaths >= len(struck) - 1
 
 
-def broken_at(point: Point, command: Sequence[str | Path], tree: Path) -> str | None:
-    """Die there in a first publication of a tree; what is broken in the view that is left.
-
-    The scheduler says which thread writes which file: a step may not come, and then nothing is.
-    """
-    if run(kill_at(point), *command, "index", tree) >= 0:
-        return None
+def broken_at(point: Point, command: Sequence[str | Path], tree: Path, *, before: Path) -> str | None:
+    """Die there in a first publication of a copy of `before`; what is broken in the view that is left."""
+    for _ in range(LIVES):
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(before, tree)
+        if run(kill_at(point), *command, "index", tree) < 0:
+            break
+    else:
+        pytest.fail(f"{point} did not come in {LIVES} lives")
     try:
         read_view(from_disk(tree))
     except Missing:
@@ -89,8 +100,7 @@ def first_publications(command: Sequence[str | Path], directory: Path) -> dict[P
 
     def strike(point: Point) -> tuple[Path, str | None]:
         tree = directory / f"{point.call}-{point.at}"
-        shutil.copytree(before, tree)
-        return tree, broken_at(point, command, tree)
+        return tree, broken_at(point, command, tree, before=before)
 
     with ThreadPoolExecutor(2) as pool:
         return dict(pool.map(strike, sample(points_in(log), most=5)))
