@@ -201,8 +201,11 @@ class Loop:
         """What goes wrong with one connection ends that connection."""
         try:
             act(wire, *arguments)
-        except (OSError, RepowatchError) as error:
+        except OSError as error:
             log.debug("connection from %s: %s", wire.address, error)
+            self._close(wire)
+        except RepowatchError as error:
+            log.warning("%s; the connection is closed", error)
             self._close(wire)
         except Exception:
             log.exception("unexpected error with a connection from %s", wire.address)

@@ -6,6 +6,7 @@ from the kernel where the connection is plain.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -54,7 +55,12 @@ class FilePart:
         return data
 
     def too_short(self) -> ShortFileError:
-        return ShortFileError(f"a file ended at byte {self.position} while bytes up to {self.stop} were sent")
+        name = "a file"
+        with contextlib.suppress(OSError):
+            name = os.readlink(f"/proc/self/fd/{self.descriptor}")
+        return ShortFileError(
+            f"{name}: ended at byte {self.position} while bytes up to {self.stop} were sent"
+        )
 
 
 class Outgoing:

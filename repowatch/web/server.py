@@ -19,6 +19,7 @@ from http import HTTPStatus
 from cheroot.server import HTTPConnection
 from cheroot.wsgi import Server as CherootServer
 
+from repowatch.errors import RepowatchError
 from repowatch.system.threads import Thread
 from repowatch.web.access import AccessLog
 from repowatch.web.connections import Limits, Loop, comes_whole
@@ -313,6 +314,9 @@ class _Connection(HTTPConnection):
             self.wire.outgoing.advance(self.wire.socket, make=True)
         except OSError as error:
             log.debug("the connection from %s ended: %s", self.remote_addr, error)
+            self.request.cut()
+        except RepowatchError as error:
+            log.warning("%s; the connection is closed", error)
             self.request.cut()
         except Exception:
             log.exception("an answer to %s failed and is cut off", self.remote_addr)

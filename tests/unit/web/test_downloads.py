@@ -325,7 +325,7 @@ def test_a_file_that_shrinks_breaks_the_answer_off(path: Path) -> None:
     assert len(next(blocks)) == BLOCK
     os.truncate(path, BLOCK + 5)
     assert len(next(blocks)) == 5
-    with pytest.raises(ShortFileError, match=rf"ended at byte {BLOCK + 5}"):
+    with pytest.raises(ShortFileError, match=rf"foo\.rpm: ended at byte {BLOCK + 5}"):
         next(blocks)
     body.close()  # type: ignore[attr-defined]
 
