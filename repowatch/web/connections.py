@@ -36,6 +36,7 @@ HANDSHAKE = 10.0  # seconds that a TLS handshake may take
 LINGER = 5.0  # seconds, and
 DRAINED = 64 << 20  # bytes, more than the buffers between us hold, that a refused client may go on sending
 LOOK = 0.5  # seconds between two looks at what is overdue
+NEWCOMER = 2.0  # seconds in which a client that has just come may still send its first request on a stop
 UNSENT = 256 * 1024  # bytes that the kernel keeps of an answer, beyond what is on its way
 PIPELINED = 8  # requests of one connection that are answered in a row
 TRICKLE = 4  # receives of one head that come at once; later ones wait
@@ -122,7 +123,11 @@ class Loop:
                 self._nudge()
 
     def stop(self) -> None:
-        """Accept no more, close what waits for a request; from any thread. Answers in hand go on."""
+        """Accept no more, close what waits for a request; from any thread.
+
+        Answers in hand go on, and who has only just been accepted gets one: a socket that systemd keeps
+        has told such a client that somebody is there, and nobody else has its connection.
+        """
         self._stopping = True
         self._nudge()
 
@@ -135,6 +140,15 @@ class Loop:
     def busy(self) -> int:
         """How many connections have an answer to come, or going out."""
         return sum(1 for wire in list(self._wires.values()) if wire.state in _BUSY)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a stop has nothing to wait for any more."""
+        newest = time.monotonic() - NEWCOMER
+        wires = list(self._wires.values())
+        return not self._listening and not any(
+            wire.state in _BUSY or _is_newcomer(wire, newest) for wire in wires
+        )
 
     @property
     def connections(self) -> int:
@@ -365,6 +379,7 @@ class Loop:
     def _take_request(self, wire: Wire, head: Head) -> None:
         wire.searched = wire.receives = 0
         wire.head = None
+        wire.is_new = False
         wire.closing = not head.keep_alive or self._stopping
         self._answer(wire, head)
 
@@ -485,8 +500,9 @@ class Loop:
             self._epoll.unregister(descriptor)
             listening.socket.close()
         self._listening = {}
+        newest = time.monotonic() - NEWCOMER
         for wire in list(self._wires.values()):
-            if wire.state in (State.HEAD, State.LINGERING):
+            if wire.state in (State.HEAD, State.LINGERING) and not _is_newcomer(wire, newest):
                 self._close(wire)
 
     def _watch(self, wire: Wire, events: int) -> None:
@@ -524,3 +540,8 @@ class Loop:
         wire.close()
         if self._wires.get(wire.descriptor) is wire:
             del self._wires[wire.descriptor]
+
+
+def _is_newcomer(wire: Wire, newest: float) -> bool:
+    """Whether a client that came after a moment has yet to send its first request."""
+    return wire.is_new and wire.since > newest and wire.state is not State.CLOSED

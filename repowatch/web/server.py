@@ -93,7 +93,7 @@ class Server:
         """No new connections; requests in hand finish, or are cut when the time is over."""
         self._loop.stop()
         ends = time.monotonic() + self._grace
-        while self._loop.busy and time.monotonic() < ends:
+        while not self._loop.is_quiet and time.monotonic() < ends:
             time.sleep(0.01)
         if cut := self._loop.busy:
             log.warning("%d requests did not finish in %g seconds and are cut", cut, self._grace)

@@ -61,6 +61,7 @@ class Wire:
         "descriptor",
         "drained",
         "head",
+        "is_new",
         "lingers",
         "outgoing",
         "owner",
@@ -92,6 +93,7 @@ class Wire:
         self.skip = 0  # bytes of a body that nobody wanted, to be thrown away
         self.receives = 0  # of the present head
         self.outgoing = Outgoing()
+        self.is_new = True  # it has not asked for anything yet
         self.closing = False  # after the present answer
         self.lingers = False  # the client may still be sending: let it read the answer first
         self.drained = 0

@@ -125,6 +125,29 @@ def test_an_upload_that_does_not_finish_in_time_is_cut_without_success(
             assert locations(daemon, "rpm") == set()
 
 
+def test_who_was_accepted_just_before_a_stop_is_still_answered(
+    tmp_path: Path, tls: tuple[str, ssl.SSLContext | None]
+) -> None:
+    lines, context = tls
+    with configured(tmp_path, stop="30s", tls=lines) as daemon, contextlib.ExitStack() as stack:
+        (tmp_path / "rpm" / "x").write_bytes(b"whole")
+        newcomer = stack.enter_context(socket.create_connection(daemon.address, timeout=20))
+        with Client(daemon.address, context=context) as later:  # accepted in order, so the first one is in
+            later.send(head("GET", "/rpm/x"))
+            assert later.answer().status == 200
+            daemon.signal(signal.SIGTERM)
+            wait_until(lambda: is_closed(daemon.address))
+            assert later.rest() == b""  # it had its answer, and may ask whoever comes next
+        if context:
+            newcomer = stack.enter_context(context.wrap_socket(newcomer, server_hostname="localhost"))
+        newcomer.sendall(head("GET", "/rpm/x"))
+        received = b""
+        while block := newcomer.recv(65536):
+            received += block
+        assert received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"whole")
+        assert daemon.wait() == 0
+
+
 def test_cheroot_as_shipped_answers_a_cut_upload_with_success(tmp_path: Path) -> None:
     with as_shipped(tmp_path) as (process, address), Client(address) as client:
         client.send(head("PUT", "/x", f"Content-Length: {SIZE}") + bytes(SIZE // 2))
