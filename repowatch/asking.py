@@ -9,17 +9,19 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlencode
-from urllib.request import urlopen
+from urllib.parse import quote, urlencode, urlsplit
 
 from repowatch.config import DEFAULT_LISTEN, Address, Config, TcpAddress, UnixAddress
 from repowatch.errors import RepowatchError
 
 STATUS = "/-/api/v1/status"
 _TIMEOUT = 10.0  # seconds
+_LONGEST_ACT = 600.0  # seconds
 _LONGEST_WAIT = 30.0  # seconds of one question, so that a proxy between does not give up
 _NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where who listens everywhere is found from here
 
@@ -30,14 +32,27 @@ class Door:
 
     url: str  # http://, https:// or unix:PATH
     certificate: str | None = None  # a file of PEM: the only certificate to believe, whatever its name
+    credentials: tuple[str, str] | None = None  # user and password
 
 
 DEFAULT = Door(f"http://{DEFAULT_LISTEN}")
 
+# Where the unit that is shipped has the socket for operators.
+CONTROL = "/run/repowatch/control"
+
+
+def installed() -> list[Door]:
+    """Return the door for operators of the service that is installed here, if this account may use it."""
+    return [Door(f"unix:{CONTROL}")] if os.access(CONTROL, os.W_OK) else []
+
 
 def doors_of(config: Config) -> list[Door]:
     """Return where to ask a daemon of this configuration from its own host, the nearest first."""
-    return [_door(config, address) for address in sorted(config.listen, key=lambda each: _way(config, each))]
+    control = [Door(f"unix:{config.control}")] if config.control else installed()
+    if config.control and not os.access(config.control, os.W_OK):
+        control = []
+    nearest = sorted(config.listen, key=lambda each: _way(config, each))
+    return [*control, *(_door(config, address) for address in nearest)]
 
 
 def _way(config: Config, address: Address) -> tuple[bool, bool]:
@@ -63,8 +78,7 @@ def ask(doors: Sequence[Door], path: str = STATUS, *, wait: float = 0.0) -> str:
     failures = []
     for door in doors:
         try:
-            way = _ask_unix if door.url.startswith("unix:") else _ask_tcp
-            text = way(door, path, _TIMEOUT + wait)
+            text = _get(door, path, _TIMEOUT + wait)
             told = json.loads(text)
             if not isinstance(told, dict) or not wanted <= told.keys():
                 raise ValueError("this is another answer")
@@ -104,26 +118,80 @@ def await_listed(doors: Sequence[Door], repository: str, package: str, *, timeou
         after = told["revision"]
 
 
-def _ask_tcp(door: Door, path: str, timeout: float) -> str:
-    context = _believing(door.certificate) if door.certificate else None
-    with urlopen(door.url.rstrip("/") + path, timeout=timeout, context=context) as answer:  # noqa: S310
-        content: bytes = answer.read()
-    return content.decode()
+def act(
+    doors: Sequence[Door], repository: str, operation: str, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Have something done by the first door that answers, and return what is told of it.
+
+    Raises RepowatchError with the daemon's reason when it refuses, or when no door answers.
+    """
+    path = f"/-/api/v1/{quote(os.fsencode(repository))}/{quote(operation)}"
+    failures = []
+    for door in doors:
+        try:
+            connection = _connected(door, _LONGEST_ACT)
+        except (OSError, ValueError) as error:
+            failures.append(f"{door.url} does not answer: {error}; is the daemon running?")
+            continue
+        # Nothing is asked twice: who does not hear the end of it can not know what was done.
+        try:
+            status, text = _exchange(connection, "POST", door, path, json.dumps(arguments))
+            if status != HTTPStatus.OK:
+                raise RepowatchError(text.strip() or f"{door.url} answers {status}")
+            told = json.loads(text)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise RepowatchError(f"{door.url} ended without an answer: {error}; look at the status") from None
+        return told if isinstance(told, dict) else {}
+    raise RepowatchError("\n".join(failures))
 
 
-def _ask_unix(door: Door, path: str, timeout: float) -> str:
-    connection = http.client.HTTPConnection("localhost", timeout=timeout)
-    connection.sock = socket.socket(socket.AF_UNIX)
+def _get(door: Door, path: str, timeout: float) -> str:
+    status, text = _exchange(_connected(door, timeout), "GET", door, path)
+    if status != HTTPStatus.OK:
+        raise ValueError(f"{status} {text.strip()[:200]}")
+    return text
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, door: Door, path: str, body: str | None = None
+) -> tuple[int, str]:
+    """Status and text of an answer."""
+    fields = {"Accept": "application/json"}
+    if body is not None:
+        fields["Content-Type"] = "application/json"
+    if door.credentials is not None:
+        fields["Authorization"] = f"Basic {b64encode(':'.join(door.credentials).encode()).decode()}"
+    prefix = "" if door.url.startswith("unix:") else urlsplit(door.url).path.rstrip("/")
     try:
-        connection.sock.settimeout(timeout)
-        connection.sock.connect(door.url.removeprefix("unix:"))
-        connection.request("GET", path)
+        connection.request(method, prefix + path, body=body, headers=fields)
         answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            raise ValueError(f"{answer.status} {answer.reason}")
-        return answer.read().decode()
+        return answer.status, answer.read().decode("utf-8", "replace")
     finally:
         connection.close()
+
+
+def _connected(door: Door, timeout: float) -> http.client.HTTPConnection:
+    """A connection to a door. Raises OSError, and ValueError for a URL that is none."""
+    if door.url.startswith("unix:"):
+        connection = http.client.HTTPConnection("localhost", timeout=timeout)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(timeout)
+            connection.sock.connect(door.url.removeprefix("unix:"))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    parts = urlsplit(door.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("no URL of http:// or https://, and no unix:PATH")
+    if parts.scheme == "https":
+        context = _believing(door.certificate) if door.certificate else ssl.create_default_context()
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    connection.connect()
+    return connection
 
 
 def _believing(certificate: str) -> ssl.SSLContext:

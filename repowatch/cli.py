@@ -199,6 +199,11 @@ def _add_where(command: argparse.ArgumentParser) -> None:
         help="where the daemon answers: http://, https:// or unix:PATH (default http://127.0.0.1:8080)",
     )
     command.add_argument("--config", metavar="FILE", help="take the address from this configuration")
+    command.add_argument(
+        "--user",
+        metavar="NAME",
+        help="who asks; the password comes from REPOWATCH_PASSWORD, a prompt, or a pipe",
+    )
 
 
 def _add_wait(add: _Add) -> None:
@@ -399,11 +404,26 @@ def _status(options: argparse.Namespace) -> int:
 
 def _doors(options: argparse.Namespace) -> Sequence[Door]:
     """Where the daemon is asked."""
-    from repowatch.asking import DEFAULT, Door, doors_of  # noqa: PLC0415 - likewise
+    from repowatch.asking import DEFAULT, Door, doors_of, installed  # noqa: PLC0415 - likewise
 
     if options.url is not None:
-        return [Door(options.url)]
-    return doors_of(load(options.config)) if options.config else [DEFAULT]
+        doors = [Door(options.url)]
+    else:
+        doors = doors_of(load(options.config)) if options.config else [*installed(), DEFAULT]
+    if options.user is None:
+        return doors
+    credentials = options.user, os.environ.get("REPOWATCH_PASSWORD") or _asked_password(options.user)
+    return [replace(each, credentials=credentials) for each in doors]
+
+
+def _asked_password(user: str) -> str:
+    """The password from a prompt, or the first line of what is piped in. Raises UsageError."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().removesuffix("\n")
+    try:
+        return getpass(f"Password of {user}: ")
+    except EOFError:
+        raise UsageError("no password was given") from None
 
 
 def _wait(options: argparse.Namespace) -> int:

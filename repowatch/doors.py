@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -133,6 +134,8 @@ class Doors:
             stack.callback(self._audit.close)
         listening = list(self._handed_over) or self._listen(stack)
         urls = [each.url for each in listening]
+        if control := config.control or _default_control():
+            listening += self._listen_for_operators(control, stack)
         self._site = site = Site(
             served,
             guard=self._guard,
@@ -158,6 +161,16 @@ class Doors:
         stack.callback(server.stop)
         return urls
 
+    def _listen_for_operators(self, path: str, stack: contextlib.ExitStack) -> list[Listening]:
+        try:
+            control = sockets.listen_unix(path, mode=0o600, is_control=True)
+        except OSError as error:
+            raise UsageError(
+                f"control: can not listen on {path}: {error.strerror or error}; choose another path"
+            ) from error
+        stack.callback(sockets.close, control)
+        return [control]
+
     def _listen(self, stack: contextlib.ExitStack) -> list[Listening]:
         listening: list[Listening] = []
         for address in self._config.listen:
@@ -172,6 +185,12 @@ class Doors:
                 stack.callback(sockets.close, each)
             listening += opened
         return listening
+
+
+def _default_control() -> str | None:
+    """In the first directory that systemd made for the service (RuntimeDirectory=, systemd.exec(5))."""
+    directory = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return os.path.join(directory, "control") if directory else None
 
 
 def _changed(before: Config, now: Config) -> list[str]:

@@ -19,6 +19,18 @@ class BadPackage(RepowatchError):
     """A file that is not a whole, readable RPM package; the text is the reason, in one line."""
 
 
+class Nameless(RepowatchError):
+    """Nothing has the name that was asked for."""
+
+
+class Misunderstood(RepowatchError):
+    """What was asked for can not be understood; the text says how to ask."""
+
+
+class Conflict(RepowatchError):
+    """It can not be done as things are now; nothing was changed."""
+
+
 class Unfinished(RepowatchError):
     """A change that was made, and that the disk then failed to make sure of or to show."""
 

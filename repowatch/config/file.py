@@ -228,6 +228,7 @@ def _repository(name: str, lines: Lines, node: yaml.Node, report: Report) -> Rep
 _ADDRESSES = several("listen", _address, example="127.0.0.1:8080")
 SERVER_KEYS: Mapping[str, Reader] = {
     "listen": _listen,
+    "control": _outside(value.file, why="it is no package"),
     "public_url": scalar(value.public_url),
     "tls": _tls,
     "users": _outside(value.file, why="anyone could fetch the passwords"),

@@ -97,6 +97,9 @@ class RepositoryConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     listen: tuple[Address, ...] = (DEFAULT_LISTEN,)
+    control: str | None = (
+        None  # a socket for operators, absolute; None: one in the runtime directory of systemd
+    )
     public_url: str | None = None  # without a slash at its end
     tls: TlsConfig | None = None
     users: str | None = None  # an htpasswd file, absolute

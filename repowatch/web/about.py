@@ -47,8 +47,8 @@ def answer(
     shared: Shared,
 ) -> Iterable[bytes]:
     """Answer for those repositories that the client may read; of all others nothing is known (404)."""
-    if path == api.STATUS:
-        return as_json(start_response, api.status(shown, version=version))
+    if report := _report(shown, path, version):
+        return as_json(start_response, report())
     root = api.ROOT if path.startswith(api.ROOT) else ROOT
     repository = _named(shown, path, root)
     if repository is None:
@@ -85,6 +85,18 @@ def wait_of(shown: Iterable[Served], path: str, environ: WSGIEnvironment) -> Wai
         return api.wait_for(repository, api.Query.of(environ["QUERY_STRING"]))
     except api.BadQuery:
         return None
+
+
+def _report(shown: Sequence[Served], path: str, version: str) -> Callable[[], Any] | None:
+    """What a path below `/-/api/v1/` tells, of all or of one; None when it is nothing that is told so."""
+    if path == api.STATUS:
+        return lambda: api.status(shown, version=version)
+    name, _, report = path.removeprefix(api.ROOT).partition("/")
+    if not path.startswith(api.ROOT):
+        return None
+    return next(
+        (each.reports[report] for each in shown if each.name == name and report in each.reports), None
+    )
 
 
 def _named(shown: Iterable[Served], path: str, root: str) -> Served | None:

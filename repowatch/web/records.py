@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -20,6 +21,8 @@ from repowatch.web.served import Served
 from repowatch.web.uploads import ANSWER, Answer, Refusal
 
 log = logging.getLogger(__name__)
+
+_LONGEST_ARGUMENTS = 2000  # characters
 
 _CLAIMS = frozenset({"PUT", "DELETE", "MOVE", "COPY"})
 _CHANGES = frozenset({"PUT", "DELETE", "MOVE", "COPY", "MKCOL", "LOCK"})
@@ -67,6 +70,23 @@ class Recorder:
         yield start
         if status and (status[-1] == 201 or (status[-1] < 300 and method != "LOCK")):  # which makes a file
             self._record(_change(repository, location, environ, status[-1], before), before.below)
+
+    def operation(
+        self, repository: str, name: str, arguments: dict[str, Any], environ: WSGIEnvironment
+    ) -> None:
+        """Record that an operation was done: its name as the method, its arguments as the location."""
+        identity = environ[IDENTITY]
+        change = Change(
+            at=time.time(),
+            who=identity.name,
+            how=identity.how,
+            address=environ["REMOTE_ADDR"] or None,
+            method=name,
+            repository=repository,
+            location=json.dumps(arguments, sort_keys=True)[:_LONGEST_ARGUMENTS],
+            status=200,
+        )
+        self._record(change, ())
 
     def _record(self, change: Change, below: Sequence[Entry]) -> None:
         try:

@@ -104,6 +104,7 @@ class Request:
             "wsgi.run_once": False,
             "repowatch.fields": head.fields,
             "repowatch.certificate": certificate,
+            "repowatch.operator": wire.operator,
         }
         for name, value in head.fields.items():
             environ[_environ_key(name)] = value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from repowatch.model.digests import Inspection
@@ -75,6 +75,15 @@ def _nobody_asks(locations: Iterable[str], *, who: str | None, how: str) -> EndC
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """What is done by a POST to /-/api/v1/<repository>/<name>, for whoever may write to the repository."""
+
+    # Arguments, and who asks; what is told of the outcome. In a thread that may wait. Raises RepowatchError.
+    run: Callable[[dict[str, Any], str | None], dict[str, Any]]
+    reads: str | None = None  # the argument that names another repository, which has to be readable as well
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """One repository."""
 
@@ -95,6 +104,8 @@ class Served:
     health: Callable[[], str | None]
     status: Callable[[], dict[str, Any]]
     claim: Claim = _nobody_asks
+    operations: Mapping[str, Operation] = field(default_factory=dict)  # by name
+    reports: Mapping[str, Callable[[], Any]] = field(default_factory=dict)  # GET of the same kind: JSON
     when_published: Callable[[Callable[[], None]], None] = lambda act: None  # calls it at each publication
 
     def resolve(self, location_href: str) -> str | None:

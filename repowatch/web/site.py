@@ -28,6 +28,7 @@ from repowatch.web.kept import MOST, SETTLED, Kept, Shelf, stamp_of
 from repowatch.web.listing import DirectoryEntry, render
 from repowatch.web.metrics import Busy, Metrics
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
+from repowatch.web.operations import Asked, perform
 from repowatch.web.records import Recorder, claimed
 from repowatch.web.replies import Headers, Reply, page, plain
 from repowatch.web.rules import Action
@@ -142,6 +143,8 @@ class Site:
             if path == _METRICS:  # which tell of all repositories at once
                 acts = [(Action.READ, each.name, "") for each in self._repositories]
                 return self._guard.admit(environ, acts) or _not_here(environ["REQUEST_METHOD"])
+            if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(path, self._repositories)):
+                return self._guard.admit(environ, [(Action.WRITE, asked.repository.name, "")])
             verdict = self._guard.admit(environ, (), ask_who=not path.startswith("/healthz"))
             return verdict or _not_here(environ["REQUEST_METHOD"])
         return self._guard.admit(environ, self._acts(environ, door, path))
@@ -253,6 +256,8 @@ class Site:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         route: _Route = environ[_ROUTE]
         if route.door is None:
+            if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(route.path, self._repositories)):
+                return self._operate(asked, environ, start_response)
             return self._about(route.path, environ, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return _download(route.door.repository, route.path, environ, start_response)
@@ -268,6 +273,18 @@ class Site:
             return _write(door, route.path, environ, start_response)
         with self._record.change(door.repository, route.path, environ, start_response) as start:
             return _write(door, route.path, environ, start)
+
+    def _operate(
+        self, asked: Asked, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        def may_read(name: str) -> bool:
+            return self._guard.may_read(environ, name)
+
+        def done(arguments: dict[str, Any]) -> None:
+            if self._record:
+                self._record.operation(asked.repository.name, asked.name, arguments, environ)
+
+        return perform(asked, environ, start_response, may_read=may_read, done=done)
 
     def _about(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shown = [each for each in self._repositories if self._guard.may_read(environ, each.name)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
 import socket
 import stat
+import struct
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ class Listening:
     tls: bool
     is_unix: bool
     file: tuple[int, int] | None = None  # device and inode of the socket file that we made
+    is_control: bool = False  # whoever may connect is an operator, who may do everything
 
     @property
     def url(self) -> str:
@@ -53,7 +56,7 @@ def listen_tcp(host: str, port: int, *, tls: bool, backlog: int = 1024) -> list[
     return _listen_on(addresses, tls=tls, backlog=backlog)
 
 
-def listen_unix(path: str, *, mode: int = 0o660) -> Listening:
+def listen_unix(path: str, *, mode: int = 0o660, is_control: bool = False) -> Listening:
     """Listen on a socket file that is made with `mode`; one that nobody listens on any more is replaced.
 
     Raises OSError with the path: EADDRINUSE where somebody listens, EEXIST where it is no socket.
@@ -75,7 +78,14 @@ def listen_unix(path: str, *, mode: int = 0o660) -> Listening:
     except BaseException:
         opened.close()
         raise
-    return Listening(opened, f"unix:{path}", tls=False, is_unix=True, file=(status.st_dev, status.st_ino))
+    return Listening(
+        opened,
+        f"unix:{path}",
+        tls=False,
+        is_unix=True,
+        file=(status.st_dev, status.st_ino),
+        is_control=is_control,
+    )
 
 
 def close(listening: Listening) -> None:
@@ -158,6 +168,16 @@ def _bind(opened: socket.socket, address: tuple[Any, ...], *, backlog: int) -> N
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     opened.bind(address)
     opened.listen(backlog)
+
+
+def account_of(connection: socket.socket) -> str:
+    """The name of the account whose process is at the other end of a unix socket (unix(7), SO_PEERCRED)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"uid {user}"
 
 
 def _remove_abandoned(path: str) -> None:

@@ -63,6 +63,7 @@ class Wire:
         "head",
         "is_new",
         "lingers",
+        "operator",
         "outgoing",
         "owner",
         "port",
@@ -101,6 +102,7 @@ class Wire:
         self.since = 0.0
         self.deadline = 0.0
         self.secure = False  # the handshake is done
+        self.operator: str | None = None  # the account of whoever came by the control socket
         self.owner: Any = None  # what the server keeps with it
         self.wait: Wait | None = None  # what the answer in hand waits for
         self._rate = rate
