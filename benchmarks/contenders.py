@@ -123,7 +123,7 @@ class Engine:
         stamp = Stamp.of(staged.stat())
         with open(staged, "rb", buffering=0) as stream:
             inspection = inspect(stream, size=stamp.size)
-        package = self._index.describe(inspection, location_href=location_href, stamp=stamp)
+        package = self._index.describe(inspection, location_href=location_href, stamp=stamp, path=str(staged))
         return Arrival(location_href, str(staged), package, lambda: None)
 
     def cpu(self) -> float:

@@ -145,6 +145,21 @@ def act(
     raise RepowatchError("\n".join(failures))
 
 
+def report(doors: Sequence[Door], repository: str, name: str) -> Any:
+    """Return what is told of a repository by the first door that answers. Raises RepowatchError."""
+    path = f"/-/api/v1/{quote(os.fsencode(repository))}/{quote(name)}"
+    failures = []
+    for door in doors:
+        try:
+            status, text = _exchange(_connected(door, _TIMEOUT), "GET", door, path)
+            if status != HTTPStatus.OK:
+                raise RepowatchError(f"{door.url} answers {status} {text.strip()[:200]}")
+            return json.loads(text)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{door.url} does not answer as repowatch does: {error}; is it running?")
+    raise RepowatchError("\n".join(failures))
+
+
 def _get(door: Door, path: str, timeout: float) -> str:
     status, text = _exchange(_connected(door, timeout), "GET", door, path)
     if status != HTTPStatus.OK:

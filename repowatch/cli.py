@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -26,13 +27,28 @@ from repowatch.config import (
     parse_address,
     refuse_open_doors,
 )
+from repowatch.config.patterns import expand
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.opening import open_index
+from repowatch.orders import (
+    add_batch,
+    add_promote,
+    add_prune,
+    add_rollback,
+    add_snapshot,
+    add_snapshots,
+    add_where,
+    doors,
+    pruning_told,
+    snapshots_told,
+)
 from repowatch.repository.readers import Readers
+from repowatch.repository.signed import Keys
 from repowatch.repository.tree import Tree
 from repowatch.repository.verify import differences
 from repowatch.system import logs
 from repowatch.system.clock import SystemClock
+from repowatch.system.gpg import Keyrings
 from repowatch.system.logs import printable
 
 log = logging.getLogger("repowatch")
@@ -47,9 +63,9 @@ is seen by dnf, yum and zypper within a moment.
 """
 
 if TYPE_CHECKING:
-    from repowatch.asking import Door
+    pass
 
-_OF_DIR = "the configuration that says what is excluded and followed in DIR"
+_OF_DIR = "the configuration that says what is excluded and followed in DIR, and what its metadata is like"
 _INSTALLED = "/etc/repowatch/repowatch.yaml"
 
 _Add: TypeAlias = Callable[..., argparse.ArgumentParser]
@@ -96,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         _add_status,
         _add_wait,
         _add_who,
+        add_promote,
+        add_prune,
+        add_batch,
+        add_snapshot,
+        add_snapshots,
+        add_rollback,
     ):
         add_command(commands.add_parser)
     return parser
@@ -187,23 +209,9 @@ def _add_status(add: _Add) -> None:
         description="Ask the running daemon for its repositories, revisions, and files that are not listed "
         "and why. Exit code 1 when it can not be asked, or when clients do not see what is in a tree.",
     )
-    _add_where(status)
+    add_where(status)
     status.add_argument("--json", action="store_true", help="print what the daemon sent, as it is")
     status.set_defaults(run=_status)
-
-
-def _add_where(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--url",
-        metavar="URL",
-        help="where the daemon answers: http://, https:// or unix:PATH (default http://127.0.0.1:8080)",
-    )
-    command.add_argument("--config", metavar="FILE", help="take the address from this configuration")
-    command.add_argument(
-        "--user",
-        metavar="NAME",
-        help="who asks; the password comes from REPOWATCH_PASSWORD, a prompt, or a pipe",
-    )
 
 
 def _add_wait(add: _Add) -> None:
@@ -218,7 +226,7 @@ def _add_wait(add: _Add) -> None:
     wait.add_argument(
         "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="how long (default 60)"
     )
-    _add_where(wait)
+    add_where(wait)
     wait.set_defaults(run=_wait)
 
 
@@ -302,7 +310,7 @@ def _repository_at(options: argparse.Namespace) -> RepositoryConfig:
         [found] = for_directories([options.directory]).repositories
         return found
     path = os.path.realpath(options.directory)
-    for repository in load(options.config).repositories:
+    for repository in expand(load(options.config)).repositories:
         if os.path.realpath(repository.path) == path:
             return repository
     raise UsageError(f"{options.config} configures no repository at {path}")
@@ -310,11 +318,11 @@ def _repository_at(options: argparse.Namespace) -> RepositoryConfig:
 
 def _index(options: argparse.Namespace) -> int:
     config = _repository_at(options)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.closing(Keyrings()) as keyrings:
         readers = Readers()
         pool.submit(readers.start)  # what goes wrong is told when the first package is read
         try:
-            index = open_index(config, readers=readers, pool=pool, progress=_Progress())
+            index = open_index(config, readers=readers, pool=pool, keyrings=keyrings, progress=_Progress())
             try:
                 again = index.turn([], at_once=[""])
                 if index.unchecked:
@@ -333,7 +341,12 @@ def _verify(options: argparse.Namespace) -> int:
     if not os.path.isdir(options.directory):
         raise UsageError(f"{options.directory}: no such directory")
     config = _repository_at(options)
-    tree = Tree(os.path.realpath(config.path), exclude=config.exclude, follow=config.follow)
+    tree = Tree(
+        os.path.realpath(config.path),
+        exclude=config.exclude,
+        follow=config.follow,
+        metadata=dict(config.metadata),
+    )
     progress = _Progress()
     found = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -344,6 +357,10 @@ def _verify(options: argparse.Namespace) -> int:
                 readers=readers,
                 pool=pool,
                 progress=lambda done, total: progress(tree.root, done, total),
+                checksum=config.checksum if options.config else None,
+                changelogs=config.changelogs,
+                policy=Keys(config.packages).policy,
+                newest_build=config.same_nevra == "newest_build",
             ):
                 print(difference)
                 found += 1
@@ -356,7 +373,10 @@ def _verify(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     config = load(options.file)
     refuse_open_doors(config)
-    print(f"{options.file}: good, {len(config.repositories)} repositories")
+    found = expand(config)
+    print(f"{options.file}: good, {len(found.repositories)} repositories")
+    for each in found.refused:
+        print(f"not served: {printable(each.path)}: {printable(each.reason)}")
     return 0
 
 
@@ -391,7 +411,7 @@ def _password() -> bytes:
 def _status(options: argparse.Namespace) -> int:
     from repowatch.asking import ask  # noqa: PLC0415 - likewise
 
-    text = ask(_doors(options))
+    text = ask(doors(options))
     status = json.loads(text)
     if options.json:
         print(text, end="")
@@ -399,43 +419,21 @@ def _status(options: argparse.Namespace) -> int:
         print(f"repowatch {status['version']}")
         for repository in status["repositories"]:
             _print_repository(repository)
+        for row in status.get("not_served", []):
+            print(f"not served: {printable(row['path'])}: {printable(row['reason'])}")
     return 1 if any(repository["trouble"] for repository in status["repositories"]) else 0
-
-
-def _doors(options: argparse.Namespace) -> Sequence[Door]:
-    """Where the daemon is asked."""
-    from repowatch.asking import DEFAULT, Door, doors_of, installed  # noqa: PLC0415 - likewise
-
-    if options.url is not None:
-        doors = [Door(options.url)]
-    else:
-        doors = doors_of(load(options.config)) if options.config else [*installed(), DEFAULT]
-    if options.user is None:
-        return doors
-    credentials = options.user, os.environ.get("REPOWATCH_PASSWORD") or _asked_password(options.user)
-    return [replace(each, credentials=credentials) for each in doors]
-
-
-def _asked_password(user: str) -> str:
-    """The password from a prompt, or the first line of what is piped in. Raises UsageError."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().removesuffix("\n")
-    try:
-        return getpass(f"Password of {user}: ")
-    except EOFError:
-        raise UsageError("no password was given") from None
 
 
 def _wait(options: argparse.Namespace) -> int:
     from repowatch.asking import ask, await_listed  # noqa: PLC0415 - likewise
 
-    doors = _doors(options)
-    names = [each["name"] for each in json.loads(ask(doors))["repositories"]]
+    where = doors(options)
+    names = [each["name"] for each in json.loads(ask(where))["repositories"]]
     name: str = options.repository or (names[0] if len(names) == 1 else "")
     if name not in names:
         wrong = f"there is no repository {printable(name)}" if name else "which repository is meant?"
         raise UsageError(f"{wrong}; name one of these with --repository: {printable(', '.join(names))}")
-    found = await_listed(doors, name, options.package, timeout=options.timeout)
+    found = await_listed(where, name, options.package, timeout=options.timeout)
     for package in found.packages:
         location = f"{name}/{package['location']}"
         print(f"{printable(package['nevra'])}  {printable(location)}  revision {found.revision}")
@@ -464,10 +462,21 @@ def _print_repository(repository: dict[str, Any]) -> None:
         print(f"  {repository['unchecked']} listed as the metadata said, to be checked")
     if repository["trouble"]:
         print(f"  TROUBLE: {repository['trouble']}")
+    if pruning := pruning_told(repository["pruning"]):
+        print(f"  pruning: {pruning}")
+    if snapshots := snapshots_told(repository["snapshots"]):
+        print(f"  snapshots: {snapshots}")
+    for batch in repository.get("batches", ()):
+        of = printable(f"{batch['batch']} of {batch['who'] or 'anyone'}")
+        print(f"  open batch: {of}, {batch['files']} changes, {_amount(batch['bytes'])}")
     for event in repository["history"][:3]:
-        by = "by file" if event["how"] == "file" else f"by {event['who'] or 'anyone'}"
+        by = {"file": "by file", "prune": "by a rule"}.get(event["how"], f"by {event['who'] or 'anyone'}")
         what = printable(f"{event['nevra']} {by}")
         print(f"  {event['change']}: {what}, revision {event['revision']}")
+    for file in repository["companions"]:
+        if file["unlisted"]:
+            unlisted = printable(f"{file['location']} names {', '.join(file['unlisted'])}")
+            print(f"  an advisory of what is not listed: {unlisted}")
     for row in repository["rejected"]:
         print(f"  not listed: {printable(row['location'])}: {printable(row['reason'])}")
 

@@ -14,27 +14,34 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from repowatch import __version__
+from repowatch import __version__, pruning, rewinding
 from repowatch.config import Config, RepositoryConfig
+from repowatch.config.patterns import Refused, base_of, expand, is_pattern
 from repowatch.doors import Doors
 from repowatch.errors import RepowatchError
+from repowatch.fleet import Fleet
+from repowatch.joint import Joint
+from repowatch.model.armor import armored
 from repowatch.model.figures import Figures
-from repowatch.model.publication import Sizes
-from repowatch.opening import Progress, open_index
+from repowatch.model.publication import Hints, Sizes
+from repowatch.opening import Progress, open_index, prune_rules, sign_by
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.repository.updater import POLLING, Updater
 from repowatch.repository.watcher import MODES, Watcher
 from repowatch.system.clock import SystemClock
+from repowatch.system.gpg import Keyrings
 from repowatch.system.memory import share_one_heap
 from repowatch.system.space import space_at
 from repowatch.system.systemd import Extension, Part, ServiceManager, Watchdog, explained
 from repowatch.system.threads import Thread, give_way
+from repowatch.web.openings import Opening, Unserved
 from repowatch.web.served import Served
 from repowatch.web.sockets import Listening
 
@@ -74,12 +81,19 @@ class _Repository:
     watcher: Watcher
     thread: Thread
     sizes: Sizes = field(default_factory=Sizes)
+    hints: Hints = field(default_factory=Hints)
 
     @classmethod
     def assemble(
         cls, config: RepositoryConfig, index: Index, *, failed: Callable[[str], None]
     ) -> _Repository:
-        updater = Updater(index, clock=SystemClock(), settle=config.settle, deadline=config.deadline)
+        updater = Updater(
+            index,
+            clock=SystemClock(),
+            settle=config.settle,
+            deadline=config.deadline,
+            prune=prune_rules(config),
+        )
         watcher = Watcher(index.tree, hint=updater.hint, blind=lambda: updater.rescan(every=POLLING))
 
         def returned() -> None:
@@ -117,8 +131,10 @@ class _Repository:
             ),
         ]
 
-    def served(self, *, reserve: int | None) -> Served:
-        """What the doors get to know."""
+    def served(self, *, reserve: int | None, others: Callable[[str], Updater | None]) -> Served:
+        """What the doors get to know; `others` finds a repository by its name."""
+        may_replace = self.config.replace == "allow"
+        joint = Joint(self.updater, replace=may_replace, reserve=reserve, others=others)
         return Served(
             name=self.config.name,
             url=self.config.url,
@@ -128,15 +144,28 @@ class _Repository:
             reserve=reserve,
             replace=self.config.replace == "allow",
             is_package_name=self.index.tree.is_package_name,
+            is_companion=self.index.tree.is_companion,
+            examine=self.index.companions.examine,
             may_lead_to=self.index.tree.may_lead_to,
             publication=lambda: self.index.publication,
+            metadata_keys=self.index.signing.key_files,
             expect=self.updater.expect,
             admit=self.updater.admit,
             remove=self.updater.remove,
             look=self.updater.look,
             health=self.updater.health,
             status=self.status,
+            checksum=self.config.checksum,
             claim=self.index.history.claim,
+            retired=self.index.keeping.served,
+            batched=joint,
+            snapshot=self.index.snapshots.find,
+            operations={
+                **joint.operations,
+                **rewinding.operations(self.updater),
+                **pruning.operations(self.updater),
+            },
+            reports={"batches": self.index.batches.told, **rewinding.reports(self.index.snapshots)},
             when_published=self.when_published,
         )
 
@@ -152,12 +181,20 @@ class _Repository:
             name=self.config.name,
             packages=len(publication.entries) if publication else 0,
             rejected=len(index.rejected),
+            duplicates=len(index.duplicates),
+            replacements=index.notices.replacements,
             unchecked=index.unchecked,
+            batches=len(index.batches),
+            pruned=self.updater.pruner.total,
+            retired=(len(index.keeping.retired.names), index.keeping.retired.size),
+            snapshots=index.snapshots.counts,
+            snapshots_extra=index.snapshots.extra(),
             making=tally.making,
             waiting=tally.waiting,
             failures=tally.failures,
             succeeded_at=tally.succeeded_at,
             is_well=self.updater.health() is None,
+            signing_key_expires_at=self.index.signing.expires_at(),
             watcher={each: each == mode for each in MODES},
             overflows=self.watcher.overflows,
             disk=None if index.home.is_away else space_at(index.root),
@@ -173,6 +210,9 @@ class _Repository:
             "name": self.config.name,
             "url": self.config.url,
             "path": self.config.path,
+            "profile": self.config.profile,
+            "checksum": self.config.checksum,
+            "changelogs": self.config.changelogs,
             "packages": len(publication.entries) if publication else 0,
             "size": self.sizes.of(publication) if publication else 0,
             "revision": publication.revision if publication else 0,
@@ -185,9 +225,44 @@ class _Repository:
             "disk_free": space[0] if space else None,
             "reading": {"done": done, "total": total},
             "unchecked": self.index.unchecked,
+            "batches": self.index.batches.told(),
+            "pruning": self.updater.pruner.status(),
+            "signing": self.index.signing.status(),
+            "signatures": self.index.keys.status(),
+            **self.index.notices.status(
+                duplicates=self.index.duplicates, hinted=self.hints.of(publication) if publication else []
+            ),
+            "companions": [
+                asdict(each)
+                for each in self.index.companions.tell(publication.entries if publication else {})
+            ],
+            "snapshots": rewinding.told(self.index.snapshots),
             "rejected": [{"location": each.location_href, "reason": each.reason} for each in rejected],
             "history": [asdict(each) for each in self.index.history.events],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A repository, and what others know it by for as long as it runs."""
+
+    repository: _Repository
+    served: Served
+    parts: tuple[Part, ...]
+
+    @property
+    def config(self) -> RepositoryConfig:
+        return self.repository.config
+
+    @property
+    def is_published(self) -> bool:
+        return self.repository.index.publication is not None
+
+    def start(self) -> None:
+        self.repository.start()
+
+    def stop(self) -> None:
+        self.repository.stop()
 
 
 class Daemon:
@@ -212,6 +287,13 @@ class Daemon:
         self._progress = progress
         self._stopping = False
         self._failed: str | None = None
+        self._sign: Callable[[Config], None] = lambda config: None
+        self._fleet: Fleet[_Running] | None = None
+        self._watchdog: Watchdog | None = None
+        self._lasting = [
+            Part("the loop of the doors", lambda: self._doors.turns, LOOP_PATIENCE),
+            Part("the fleet", lambda: self._fleet and self._fleet.rounds, UPDATER_PATIENCE),
+        ]
         # A SimpleQueue, because a signal handler may interrupt whoever holds another's lock.
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -241,23 +323,39 @@ class Daemon:
             pool = stack.enter_context(
                 ThreadPoolExecutor(readers.processes, thread_name_prefix="metadata", initializer=give_way)
             )
-            repositories = self._start_repositories(stack, readers, pool)
-            self._await_first(repositories)
+            keyrings = Keyrings()
+            stack.callback(keyrings.close)
+            fleet = Fleet(
+                self._config,
+                open=partial(self._open, readers, pool, keyrings),
+                changed=self._changed,
+                clock=SystemClock(),
+            )
+            self._fleet = fleet
+            stack.callback(fleet.close)
+            fleet.start()
+            self._await_first([each.repository for each in fleet.running])
+            self._sign = partial(_sign, fleet, keyrings)
             if not self._stopping:
-                reserve = self._config.limits.reserve
-                served = [each.served(reserve=reserve) for each in repositories]
-                figures = [each.figures for each in repositories]
                 urls = self._doors.open(
-                    served, figures=lambda: [each() for each in figures], failed=self._fail
+                    [each.served for each in fleet.running],
+                    figures=lambda: [each.repository.figures() for each in fleet.running],
+                    opening=self._opening,
+                    unserved=lambda: list(map(_unserved, fleet.refused)),
+                    failed=self._fail,
                 )
                 for url in urls:
                     ready(url if url.startswith("unix:") else f"{url}/")
                 stack.callback(self._doors.close)
+                watching = Thread("fleet", fleet.watch, failed=self._fail)
+                watching.start()
+                stack.callback(watching.join)
+                stack.callback(fleet.end)
                 self._manager.ready()
             self._extension.end()
-            watchdog = Watchdog(self._manager, self._parts(repositories), clock=SystemClock())
+            watchdog = self._watchdog = Watchdog(self._manager, self._parts(), clock=SystemClock())
             while not self._stopping:
-                self._manager.status(_summary(repositories))
+                self._manager.status(_summary(fleet))
                 watchdog.look()
                 # A signal that comes just before the wait begins does not end it.
                 with contextlib.suppress(Empty):
@@ -267,24 +365,47 @@ class Daemon:
             self._extension.begin(most=PATIENT + self._config.limits.stop)
         return 1 if self._failed else 0
 
-    def _start_repositories(
-        self, stack: contextlib.ExitStack, readers: Readers, pool: ThreadPoolExecutor
-    ) -> list[_Repository]:
-        repositories = []
-        for config in self._config.repositories:
-            index = open_index(
-                config, readers=readers, pool=pool, progress=self._progress, may_come_late=True
-            )
-            repository = _Repository.assemble(config, index, failed=self._fail)
-            repository.start()
-            stack.callback(repository.stop)
-            repositories.append(repository)
-        return repositories
+    def _open(
+        self, readers: Readers, pool: ThreadPoolExecutor, keyrings: Keyrings, config: RepositoryConfig
+    ) -> _Running:
+        index = open_index(
+            config,
+            readers=readers,
+            pool=pool,
+            keyrings=keyrings,
+            progress=self._progress,
+            may_come_late=True,
+        )
+        if (trouble := index.signing.trouble()) is not None:
+            log.error("%s: nothing new can be published: %s", config.name, trouble)
+        repository = _Repository.assemble(config, index, failed=self._fail)
+        served = replace(
+            repository.served(reserve=self._config.limits.reserve, others=self._updater_of),
+            baseurl=lambda: self._fleet.baseurl(config) if self._fleet else None,
+            came_late=self._watchdog is not None,
+            package_keys=partial(_keys_in, config.packages),
+        )
+        return _Running(repository, served, tuple(repository.parts()))
 
-    def _parts(self, repositories: Sequence[_Repository]) -> list[Part]:
+    def _updater_of(self, name: str) -> Updater | None:
+        running = self._fleet.running if self._fleet else ()
+        return next((each.repository.updater for each in running if each.config.name == name), None)
+
+    def _opening(self, path: str) -> Opening | None:
+        fleet = self._fleet
+        member = fleet.at_url(path) if fleet else None
+        return Opening(member.name, partial(fleet.make, member)) if fleet and member else None
+
+    def _changed(self) -> None:
+        """Others run now."""
+        if self._fleet:
+            self._doors.serve([each.served for each in self._fleet.running])
+        self._news.put(lambda: self._watchdog.take(self._parts()) if self._watchdog else None)
+
+    def _parts(self) -> list[Part]:
         """Those that the watchdog feels the pulse of."""
-        loop = Part("the loop of the doors", lambda: self._doors.turns, LOOP_PATIENCE)
-        return [loop, *(part for each in repositories for part in each.parts())]
+        running = self._fleet.running if self._fleet else ()
+        return [*self._lasting, *(part for each in running for part in each.parts)]
 
     def _await_first(self, repositories: Sequence[_Repository]) -> None:
         """A new, small repository is published when the doors open; a large one is served as it is."""
@@ -314,6 +435,9 @@ class Daemon:
             log.error("the configuration is refused, the old one stays:\n%s", error)
             return
         self._config = wanted
+        if self._fleet:
+            self._fleet.take(wanted)
+        self._sign(wanted)
         if wanted == before:
             log.info("the configuration did not change")
         if waiting:
@@ -330,21 +454,53 @@ class Daemon:
         self._stop()
 
 
+def _sign(fleet: Fleet[_Running], keyrings: Keyrings, config: Config) -> None:
+    """Have all repositories signed and pruned as a configuration says, where that is not so yet."""
+    wanted = {each.name: each for each in expand(config).repositories}
+    for repository in (each.repository for each in fleet.running):
+        if (own := wanted.get(repository.config.name)) is not None:
+            repository.updater.sign(sign_by(own, keyrings))
+            repository.updater.prune_by(prune_rules(own), grace=own.grace)
+
+
+def _keys_in(packages: str | Sequence[str]) -> bytes:
+    """The keys that clients may check every package with, armored; empty where not every one is checked."""
+    keys = b""
+    for path in () if isinstance(packages, str) else packages:
+        try:
+            with open(path, "rb") as file:
+                keys += armored(file.read())
+        except OSError as error:
+            log.error("%s: clients are not told this key: %s", path, error.strerror or error)
+    return keys
+
+
+def _unserved(refused: Refused) -> Unserved:
+    return Unserved(refused.path, refused.reason, refused.pattern)
+
+
 def _written(config: Config) -> list[str]:
     """The directories that the daemon has to write."""
     logs = [each for each in (config.access_log, config.audit) if each and os.path.isabs(each)]
-    return [os.path.realpath(each.path) for each in config.repositories] + [
-        os.path.dirname(os.path.realpath(each)) for each in logs
-    ]
+    configured = (*config.repositories, *config.patterns)
+    keyrings = {each.sign.keyring: None for each in configured if each.sign}
+    return (
+        [os.path.realpath(base_of(each.path) if is_pattern(each) else each.path) for each in configured]
+        + [os.path.dirname(os.path.realpath(each)) for each in logs]
+        + list(map(os.path.realpath, keyrings))
+    )
 
 
-def _summary(repositories: Sequence[_Repository]) -> str:
+def _summary(fleet: Fleet[_Running]) -> str:
     """How things are, in a line for people. It has no ages, which would have to be told anew all the time."""
+    repositories = [each.repository for each in fleet.running]
     listed = [(each, each.index.publication) for each in repositories]
     packages = sum(len(publication.entries) for _, publication in listed if publication)
     rejected = sum(len(each.index.rejected) for each in repositories)
     told = [f"{_counted(len(repositories), 'repository', 'repositories')}"]
     told += [_counted(packages, "package", "packages"), f"{rejected:,} rejected"]
+    if fleet.refused:
+        told.append(_counted(len(fleet.refused), "directory not served", "directories not served"))
     troubles = [
         f"{each.config.name}: {trouble}" for each in repositories if (trouble := each.updater.health())
     ]

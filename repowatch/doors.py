@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeAlias
 
 from repowatch.config import Address, Config, RepositoryConfig, TcpAddress
+from repowatch.config.patterns import pattern_of
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.model.figures import Figures
 from repowatch.system.audit import Audit
@@ -24,6 +25,7 @@ from repowatch.web.connections import Limits
 from repowatch.web.counts import Counts
 from repowatch.web.guard import Guard
 from repowatch.web.metrics import Metrics
+from repowatch.web.openings import Opening, Unserved
 from repowatch.web.peer import Trusted, network_of
 from repowatch.web.records import Recorder
 from repowatch.web.rules import Account, Rights, Rules
@@ -75,13 +77,29 @@ class Doors:
         self._audit: Audit | None = None
 
     def open(
-        self, served: Sequence[Served], *, figures: Callable[[], Sequence[Figures]], failed: Failed
+        self,
+        served: Sequence[Served],
+        *,
+        figures: Callable[[], Sequence[Figures]],
+        opening: Callable[[str], Opening | None],
+        unserved: Callable[[], Sequence[Unserved]],
+        failed: Failed,
     ) -> list[str]:
-        """Answer clients; the URLs to reach them by. Raises RepowatchError, and then nothing stays open."""
+        """Answer clients; the URLs to reach them by. Raises RepowatchError, and then nothing stays open.
+
+        `opening` tells what may be made where no repository is, `unserved` which directories are none.
+        """
         with contextlib.ExitStack() as stack:
-            urls = self._open(served, stack, figures=figures, failed=failed)
+            urls = self._open(
+                served, stack, figures=figures, opening=opening, unserved=unserved, failed=failed
+            )
             self._stack = stack.pop_all()
         return urls
+
+    def serve(self, served: Sequence[Served]) -> None:
+        """Serve these repositories from now on; from another thread."""
+        if self._site:
+            self._site.serve(served)
 
     def close(self) -> None:
         """No new connections; requests in hand finish."""
@@ -108,6 +126,7 @@ class Doors:
         self._config = config
         if self._site:
             self._site.take(guard)
+        self._at_start = _running(self._at_start, config)
         return _changed(self._at_start, config)
 
     def _open(
@@ -116,6 +135,8 @@ class Doors:
         stack: contextlib.ExitStack,
         *,
         figures: Callable[[], Sequence[Figures]],
+        opening: Callable[[str], Opening | None],
+        unserved: Callable[[], Sequence[Unserved]],
         failed: Failed,
     ) -> list[str]:
         config, counts = self._config, Counts()
@@ -125,6 +146,7 @@ class Doors:
             counts=counts,
             connections=lambda: server.connections,
             expires_at=partial(_expires_at, self._certificates) if self._certificates else None,
+            unserved=lambda: len(unserved()),
         )
         if config.access_log:
             self._access = AccessLog(config.access_log)
@@ -145,6 +167,8 @@ class Doors:
             record=Recorder(self._audit.record) if self._audit else None,
             counts=counts,
             metrics=metrics,
+            opening=opening,
+            unserved=unserved,
         )
         self._server = server = Server(
             site,
@@ -197,14 +221,30 @@ def _changed(before: Config, now: Config) -> list[str]:
     """The keys that differ and are read at the start only."""
     fixed = [_without_rights(each) for each in (before, now)]
     names = (each.name for each in dataclasses.fields(Config) if each.name not in _LIVE)
-    return [name for name in names if getattr(fixed[0], name) != getattr(fixed[1], name)]
+    differing = [name for name in names if getattr(fixed[0], name) != getattr(fixed[1], name)]
+    return list(dict.fromkeys("repositories" if name == "patterns" else name for name in differing))
+
+
+def _running(before: Config, now: Config) -> Config:
+    """What runs: as it was read at the start, but with the repositories of now that are others."""
+    known = {(each.name, each.path, each.url): each for each in (*before.repositories, *before.patterns)}
+
+    def kept(repositories: Sequence[RepositoryConfig]) -> tuple[RepositoryConfig, ...]:
+        return tuple(known.get((each.name, each.path, each.url), each) for each in repositories)
+
+    return dataclasses.replace(before, repositories=kept(now.repositories), patterns=kept(now.patterns))
 
 
 def _without_rights(config: Config) -> Config:
-    repositories = tuple(
-        dataclasses.replace(each, read=(), write=None, allow=(), deny=()) for each in config.repositories
+    def fixed(repositories: Sequence[RepositoryConfig]) -> tuple[RepositoryConfig, ...]:
+        return tuple(
+            dataclasses.replace(each, read=(), write=None, allow=(), deny=(), sign=None, prune=(), grace=0.0)
+            for each in repositories
+        )
+
+    return dataclasses.replace(
+        config, repositories=fixed(config.repositories), patterns=fixed(config.patterns)
     )
-    return dataclasses.replace(config, repositories=repositories)
 
 
 def _listen_on(address: Address, *, tls: bool) -> list[Listening]:
@@ -258,6 +298,7 @@ def _guard(config: Config) -> Guard:
         users.load()
     rules = Rules(
         rights={each.name: _rights(each) for each in config.repositories},
+        found=partial(_rights_of_found, config.patterns),
         groups={name: frozenset(members) for name, members in config.groups.items()},
         accounts={
             name: Account(
@@ -277,6 +318,11 @@ def _guard(config: Config) -> Guard:
         trusted=Trusted.of(config.trusted_proxies),
         over_http=config.auth_over_http,
     )
+
+
+def _rights_of_found(patterns: Sequence[RepositoryConfig], name: str) -> Rights | None:
+    pattern = pattern_of(patterns, name)
+    return dataclasses.replace(_rights(pattern), family=pattern.name) if pattern else None
 
 
 def _rights(config: RepositoryConfig) -> Rights:

@@ -19,6 +19,13 @@ class BadPackage(RepowatchError):
     """A file that is not a whole, readable RPM package; the text is the reason, in one line."""
 
 
+class BadMetadata(RepowatchError):
+    """A file of groups, modules or advisories that clients could not use; the text tells line and reason."""
+
+    def __init__(self, reason: str, *, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+
+
 class Nameless(RepowatchError):
     """Nothing has the name that was asked for."""
 
@@ -29,6 +36,10 @@ class Misunderstood(RepowatchError):
 
 class Conflict(RepowatchError):
     """It can not be done as things are now; nothing was changed."""
+
+
+class Forbidden(RepowatchError):
+    """Whoever asks may not do this; nothing was changed."""
 
 
 class Unfinished(RepowatchError):

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 
 from repowatch.config import RepositoryConfig
 from repowatch.errors import RepowatchError, UsageError
+from repowatch.model.formats import FORMATS
+from repowatch.model.pruning import Rule
+from repowatch.model.recipe import Recipe
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
+from repowatch.repository.signed import Keys
+from repowatch.repository.signing import SignBy
 from repowatch.system.clock import SystemClock
+from repowatch.system.gpg import Keyrings
 
 Progress = Callable[[str, int, int], None]  # repository, files read, files to read
+
+
+def recipe_of(config: RepositoryConfig, keys: Keys) -> Recipe:
+    """What its metadata is made by."""
+    return Recipe(FORMATS[config.profile], config.checksum, config.changelogs, keys.policy)
+
+
+def sign_by(config: RepositoryConfig, keyrings: Keyrings) -> SignBy | None:
+    """Who signs its metadata."""
+    if config.sign is None:
+        return None
+    return SignBy(keyrings.open(config.sign.keyring), config.sign.keys)
+
+
+def prune_rules(config: RepositoryConfig) -> list[Rule]:
+    """What is pruned of it."""
+    return [
+        Rule(each.match, each.older_than, math.inf if each.keep is None else each.keep, each.spares_newest)
+        for each in config.prune
+    ]
 
 
 def open_index(
@@ -20,6 +47,7 @@ def open_index(
     *,
     readers: Readers,
     pool: Executor,
+    keyrings: Keyrings,
     progress: Progress,
     may_come_late: bool = False,
 ) -> Index:
@@ -27,7 +55,7 @@ def open_index(
 
     Raises UsageError when the directory is missing or locked, RepowatchError when it can not be written.
     """
-    root = os.path.realpath(config.path)
+    root, keys = os.path.realpath(config.path), Keys(config.packages)
     index = Index(
         root,
         name=config.name,
@@ -36,9 +64,16 @@ def open_index(
         clock=SystemClock(),
         exclude=config.exclude,
         follow=config.follow,
-        profile=config.profile,
+        metadata=dict(config.metadata),
+        recipe=recipe_of(config, keys),
+        keys=keys,
+        may_replace=config.replace == "allow",
+        newest_build=config.same_nevra == "newest_build",
         keep_space=config.keep_space,
         settle=config.settle,
+        batch=config.batch,
+        grace=config.grace,
+        sign_by=sign_by(config, keyrings),
     )
     index.progress = lambda done, total: progress(config.name, done, total)
     if not os.path.isdir(root):

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from repowatch.config.settings import RepositoryConfig
 from repowatch.config.values import printable, shown
 
 Reader: TypeAlias = Callable[[yaml.Node, "Report"], Any]
@@ -70,6 +71,7 @@ class Report:
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
         self.named: defaultdict[str, list[str]] = defaultdict(list)  # what there is, by kind; see `at_end`
+        self.patterns: list[RepositoryConfig] = []  # of paths
         self._at_end: list[tuple[int, Callable[[], object]]] = []
 
     def add(self, line: int, text: str) -> None:

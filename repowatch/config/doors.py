@@ -34,7 +34,7 @@ def _refuse_tls_without_certificate(config: Config, addresses: Sequence[Address]
 def _refuse_strangers(config: Config, exposed: Sequence[TcpAddress]) -> None:
     if not exposed or config.allow_anonymous_upload:
         return
-    for repository in config.repositories:
+    for repository in (*config.repositories, *config.patterns):
         if repository.write is None and not config.knows_names:
             reason, hint = "no users are configured", "configure `users:`"
         elif ANYONE in (repository.write or ()):

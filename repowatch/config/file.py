@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,23 +18,28 @@ from repowatch.config.document import (
     Report,
     Values,
     compose,
+    line_of,
     nearest,
     scalar,
     several,
 )
 from repowatch.config.overlaps import conflicts, real, refuse_inside
+from repowatch.config.patterns import base_of, check, is_pattern, pattern_of
 from repowatch.config.settings import (
     AccountConfig,
     Address,
     Config,
     LimitsConfig,
+    PruneConfig,
     RepositoryConfig,
+    SignConfig,
     TcpAddress,
     TlsConfig,
 )
 from repowatch.config.values import shown
 from repowatch.errors import UsageError
 
+_NOT_SIGNED = SignConfig(keys=(), keyring="")
 _NO_REPOSITORIES = "no repositories; name at least one below `repositories:`, with its `path:`"
 
 
@@ -79,7 +85,15 @@ def parse(text: str, *, source: str) -> Config:
     report.end()
     if report.mistakes:
         raise ConfigurationError(source, report.mistakes)
-    return Config(**values)
+    return Config(**_sorted(_signed(values)))
+
+
+def _sorted(values: Values) -> Values:
+    """The values, with the patterns apart from the repositories."""
+    found: dict[bool, list[RepositoryConfig]] = {False: [], True: []}
+    for each in values["repositories"]:
+        found[is_pattern(each)].append(each)
+    return values | {"repositories": tuple(found[False]), "patterns": tuple(found[True])}
 
 
 def _server(node: yaml.Node, report: Report) -> Values:
@@ -118,6 +132,61 @@ def _tls(node: yaml.Node, report: Report) -> TlsConfig | None:
     if missing:
         raise ValueError(f"no {' and no '.join(missing)}; name the file, in PEM")
     return TlsConfig(**values) if values.keys() == lines.keys() else None
+
+
+def _sign(node: yaml.Node, report: Report) -> SignConfig | None:
+    report.named["sign"].append("")
+    values, lines = report.section(node, SIGN_KEYS)
+    missing = [f"`{key}`" for key in ("keys", "keyring") if key not in lines]
+    if missing:
+        raise ValueError(
+            f"no {' and no '.join(missing)}; name the fingerprints, and the GNUPGHOME they are in"
+        )
+    return SignConfig(**values) if values.keys() == lines.keys() else None
+
+
+def _repository_sign(node: yaml.Node, report: Report) -> SignConfig | None:
+    """What a repository says for itself; _NOT_SIGNED for `no`, and "" for the keyring of all."""
+    if isinstance(node, yaml.ScalarNode):
+        if value.boolean(node.value):
+            report.at_end(node, partial(_is_signed, report))
+            return None
+        return _NOT_SIGNED
+    values, lines = report.section(node, SIGN_KEYS)
+    if "keys" not in lines:
+        raise ValueError("no `keys`; name the fingerprints, or write `sign: no`")
+    if "keyring" not in lines:
+        report.at_end(node, partial(_is_signed, report))
+    given: Values = {"keyring": ""} | values
+    return SignConfig(**given) if values.keys() == lines.keys() else None
+
+
+def _is_signed(report: Report) -> None:
+    if not report.named["sign"]:
+        raise ValueError("there is no `sign` for all repositories; give this one `keys` and `keyring`")
+
+
+def _fingerprints(node: yaml.Node, report: Report) -> tuple[str, ...]:
+    found: tuple[str, ...] = several("keys", scalar(value.fingerprint), example="0123...CDEF")(node, report)
+    if not found:
+        raise ValueError("names no key; write its fingerprint, or remove `sign`")
+    known = [each for each in found if each]
+    if twice := [each for each in dict.fromkeys(known) if known.count(each) > 1]:
+        raise ValueError(f"{', '.join(map(shown, twice))} is there twice; remove one of the two")
+    return found
+
+
+def _signed(values: Values) -> Values:
+    """The values, where each repository knows who signs it."""
+    common: SignConfig | None = values.pop("sign", None)
+
+    def resolved(own: SignConfig | None) -> SignConfig | None:
+        if own is None or own is _NOT_SIGNED:
+            return common if own is None else None
+        return own if own.keyring or common is None else replace(own, keyring=common.keyring)
+
+    repositories = tuple(replace(each, sign=resolved(each.sign)) for each in values["repositories"])
+    return values | {"repositories": repositories}
 
 
 def _limits(node: yaml.Node, report: Report) -> LimitsConfig:
@@ -161,6 +230,14 @@ def _existing(kind: str, word: str, report: Report) -> None:
         raise ValueError(f"there is no {kind} {shown(word)}; {hint}")
 
 
+def _metadata(node: yaml.Node, report: Report) -> tuple[tuple[str, str], ...]:
+    found = _named("type", value.metadata_type, scalar(value.path_in_tree), node, report)
+    paths = [path for _, path in found if path]
+    if twice := [path for path in dict.fromkeys(paths) if paths.count(path) > 1]:
+        raise ValueError(f"{', '.join(map(shown, twice))} has two types; remove one of the two")
+    return tuple(found)
+
+
 def _subject(node: yaml.Node, report: Report) -> str:
     text: str = scalar(value.subject)(node, report)
     if text.startswith("@"):
@@ -170,8 +247,14 @@ def _subject(node: yaml.Node, report: Report) -> str:
 
 def _repository_of_account(node: yaml.Node, report: Report) -> str:
     text: str = scalar(str)(node, report)
-    report.at_end(node, partial(_existing, "repository", text, report))
+    report.at_end(node, partial(_existing_repository, text, report))
     return text
+
+
+def _existing_repository(name: str, report: Report) -> None:
+    """Raise ValueError where there is none, and no pattern would call one so."""
+    if pattern_of(report.patterns, name) is None:
+        _existing("repository", name, report)
 
 
 def _outside(parse_file: Callable[[str], str], *, why: str) -> Reader:
@@ -196,7 +279,10 @@ def _repositories(node: yaml.Node, report: Report) -> tuple[RepositoryConfig, ..
         lines[name] = {"name": line, "url": line}
         repository = report.read(name, body, partial(_repository, name, lines[name]))
         found += [repository] if repository else []
-    report.named["tree"] += [real(each.path) for each in found if each.path]
+    report.patterns += filter(is_pattern, found)
+    report.named["tree"] += [
+        real(base_of(each.path) if is_pattern(each) else each.path) for each in found if each.path
+    ]
     for key, (first, second), relation in conflicts(found):
         what = f"`{key}` of {shown(second.name)} {relation} that of {shown(first.name)}"
         hint = f"(line {lines[first.name][key]}); give each repository its own"
@@ -209,9 +295,10 @@ def _repository(name: str, lines: Lines, node: yaml.Node, report: Report) -> Rep
     values, given = report.section(node, REPOSITORY_KEYS)
     lines |= given
     try:
-        value.repository_name(name)
+        known: Values = {"path": "", "url": ""}
+        check(RepositoryConfig(name=name, **(known | values)))
         if "url" not in given:
-            values["url"] = value.url(f"/{name}/")
+            values["url"] = value.url_or_template(f"/{name}/")
     except ValueError as error:
         report.add(lines["name"], f"repository {shown(name)}: {error}")
     if "path" not in given:
@@ -225,12 +312,52 @@ def _repository(name: str, lines: Lines, node: yaml.Node, report: Report) -> Rep
     return repository
 
 
+def _prune(node: yaml.Node, report: Report) -> PruneConfig | None:
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError('a rule has keys; write it like {match: "*SNAPSHOT*.rpm", older_than: 1d}')
+    values, lines = report.section(node, PRUNE_KEYS)
+    if values.keys() != lines.keys():
+        return None
+    keep = values.get("keep", 0)
+    if not {"older_than", "keep"} & lines.keys():
+        raise ValueError("says when nothing goes; add `older_than: 30d`, `keep: 3`, or `keep: all`")
+    if "older_than" in values and keep is None:
+        raise ValueError("keeps all, so `older_than` means nothing; remove one of the two")
+    if "older_than" not in values and keep == 0:
+        raise ValueError("keeps nothing, whatever its age; write how many versions stay, or `older_than`")
+    # Who writes 0 means it: also the newest version may go.
+    return PruneConfig(**values, spares_newest="keep" not in lines or keep != 0)
+
+
+def _prune_rules(node: yaml.Node, report: Report) -> tuple[PruneConfig, ...]:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    rules: list[PruneConfig] = []
+    for each in nodes:
+        rule: PruneConfig | None = report.read("prune", each, _prune)
+        if rules and rules[-1].match in ("*", "*.rpm"):
+            report.add(line_of(each), f"`prune`: a rule before it is for {rules[-1].match}; nothing is left")
+        rules += [rule] if rule else []
+    return tuple(rules)
+
+
+def _packages(node: yaml.Node, report: Report) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return scalar(value.one_of({"any": "any", "signed": "signed"}))(node, report)
+    values, lines = report.section(node, PACKAGES_KEYS)
+    if "signed_by" in values and not values["signed_by"]:
+        report.add(lines["signed_by"], "`signed_by` names no key; name a file, or write `packages: signed`")
+    elif not node.value:
+        raise ValueError("says nothing; write `any`, `signed`, or {signed_by: [FILE]}")
+    return values.get("signed_by")
+
+
 _ADDRESSES = several("listen", _address, example="127.0.0.1:8080")
 SERVER_KEYS: Mapping[str, Reader] = {
     "listen": _listen,
     "control": _outside(value.file, why="it is no package"),
     "public_url": scalar(value.public_url),
     "tls": _tls,
+    "sign": _sign,
     "users": _outside(value.file, why="anyone could fetch the passwords"),
     "groups": _groups,
     "accounts": _accounts,
@@ -249,6 +376,10 @@ TLS_KEYS: Mapping[str, Reader] = {
     "key": _outside(value.readable_file, why="anyone could fetch it"),
     "client_ca": scalar(value.readable_file),
 }
+SIGN_KEYS: Mapping[str, Reader] = {
+    "keys": _fingerprints,
+    "keyring": _outside(value.existing_directory, why="clients could reach the secret keys"),
+}
 ACCOUNT_KEYS: Mapping[str, Reader] = {
     "repositories": several("repositories", _repository_of_account, example="rpm"),
     "names": several("names", scalar(str), example="foo-*.rpm"),
@@ -264,18 +395,36 @@ LIMITS_KEYS: Mapping[str, Reader] = {
     "stop": scalar(value.duration),
     "reserve": scalar(value.size_or_nothing),
 }
+PRUNE_KEYS: Mapping[str, Reader] = {
+    "match": scalar(value.pattern),
+    "older_than": scalar(value.age),
+    "keep": scalar(value.count_or_all),
+}
+PACKAGES_KEYS: Mapping[str, Reader] = {
+    "signed_by": several("signed_by", scalar(value.key_file), example="/etc/pki/rpm-gpg/RPM-GPG-KEY-example"),
+}
 REPOSITORY_KEYS: Mapping[str, Reader] = {
-    "path": scalar(value.directory),
-    "url": scalar(value.url),
+    "path": scalar(value.directory_or_pattern),
+    "url": scalar(value.url_or_template),
     "profile": scalar(value.one_of({"compatible": "compatible", "modern": "modern"})),
+    "checksum": scalar(value.one_of({"sha256": "sha256", "sha512": "sha512"})),
+    "changelogs": scalar(value.count_or_all),
     "settle": scalar(value.duration),
     "deadline": scalar(value.duration),
+    "batch": scalar(value.duration),
     "exclude": several("exclude", scalar(str), example="*.drpm"),
+    "metadata": _metadata,
     "follow": several("follow", scalar(value.directory), example="/srv/pool"),
     "replace": scalar(value.one_of({"allow": "allow", "deny": "deny"})),
+    "prune": _prune_rules,
+    "grace": scalar(value.duration_or_nothing),
+    "packages": _packages,
+    "same_nevra": scalar(value.one_of({"keep": "keep", "newest_build": "newest_build"})),
+    "sign": _repository_sign,
     "keep_space": scalar(value.size),
     "read": several("read", _subject, example="anyone"),
     "write": several("write", _subject, example="@admins"),
     "allow": several("allow", scalar(value.network), example="10.0.0.0/8"),
     "deny": several("deny", scalar(value.network), example="10.0.0.0/8"),
+    "baseurl": scalar(value.baseurl),
 }

@@ -54,6 +54,14 @@ class TlsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignConfig:
+    """Who signs repomd.xml."""
+
+    keys: tuple[str, ...]  # fingerprints, in upper case without spaces
+    keyring: str  # a GNUPGHOME, absolute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountConfig:
     """What narrows an account. None narrows nothing."""
 
@@ -75,16 +83,35 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PruneConfig:
+    """A rule of what is pruned, for the packages that no rule before it is for."""
+
+    match: str = "*"  # fnmatch pattern
+    older_than: float | None = None  # seconds; None: whatever its age
+    keep: int | None = 0  # versions of each name.arch; None: all
+    spares_newest: bool = True  # whether the newest version of a name.arch stays whatever its age
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryConfig:
     name: str
     path: str  # absolute and normalised; it may not exist yet
     url: str  # the path clients ask for, not percent-encoded; begins and ends with "/"
     profile: Literal["compatible", "modern"] = "compatible"
+    checksum: Literal["sha256", "sha512"] = "sha256"
+    changelogs: int | None = 10  # entries of each package; None: all
     settle: float = 0.2  # seconds
     deadline: float = 2.0  # seconds
+    batch: float = 86400.0  # seconds without a change, of uploads that wait for their commit
     exclude: tuple[str, ...] = ()  # fnmatch patterns
+    metadata: tuple[tuple[str, str], ...] = ()  # of more files: type of the record, path in the tree
     follow: tuple[str, ...] = ()  # directories outside that symbolic links may lead to
     replace: Literal["allow", "deny"] = "allow"
+    prune: tuple[PruneConfig, ...] = ()
+    grace: float = 86400.0  # seconds for which a pruned package is still served under its name
+    packages: Literal["any", "signed"] | tuple[str, ...] = "any"  # or files of keys, absolute
+    same_nevra: Literal["keep", "newest_build"] = "keep"
+    sign: SignConfig | None = None
     keep_space: int | None = None  # bytes; None: the larger of 2 GiB and 4 generations
     read: tuple[str, ...] = ("anyone",)  # "anyone", names of users, "@group"
     write: tuple[str, ...] | None = (
@@ -92,6 +119,9 @@ class RepositoryConfig:
     )
     allow: tuple[str, ...] = ()  # networks (CIDR) that are let in; (): all
     deny: tuple[str, ...] = ()  # networks (CIDR) that are not, whatever `allow` says
+    baseurl: str | None = None  # what clients are told in the place of the URL; may have $releasever...
+    pattern: RepositoryConfig | None = None  # what found it; see `patterns`
+    values: tuple[str, ...] = ()  # what each * of its path stood for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +144,7 @@ class Config:
     max_upload: int | None = None  # bytes; None: no limit
     allow_anonymous_upload: bool = False
     repositories: tuple[RepositoryConfig, ...]
+    patterns: tuple[RepositoryConfig, ...] = ()  # whose paths have *; each repository they find is like them
 
     def speaks_tls(self, address: Address) -> bool:
         """Whether clients have to speak TLS there; on a unix socket they never do."""

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from repowatch.config.settings import Address, TcpAddress, UnixAddress
+from repowatch.model.companion import TAKEN, TYPE, Names
+from repowatch.model.openpgp import dearmored, public_keys
 from repowatch.web.rules import ANYONE, mistake_in_user_name
 
 _PCHAR = r"A-Za-z0-9\-._~!$&'()*+,;=:@"  # RFC 3986, section 3.3, without percent-encoding
@@ -78,6 +80,24 @@ def duration(text: str) -> float:
     return seconds
 
 
+def duration_or_nothing(text: str) -> float:
+    return 0.0 if _quantity(text, _SECONDS, what="duration", example="1d, or 0s") == 0 else duration(text)
+
+
+def age(text: str) -> float:
+    seconds = _quantity(text, _SECONDS, what="duration", example="12h, 1d or 30d")
+    if not 0 < seconds <= 36525 * 86400:
+        raise ValueError(f"{shown(text)} is out of range; write more than 0s and no more than 36525d")
+    return seconds
+
+
+def pattern(text: str) -> str:
+    """An fnmatch pattern of a package's file name, or of its location."""
+    if not text:
+        raise ValueError("matches nothing; write a pattern like *SNAPSHOT*.rpm, or * for all")
+    return text
+
+
 def size_or_nothing(text: str) -> int:
     return int(_quantity(text, _BYTES, what="size", example="2GiB, 500MB or 1048576"))
 
@@ -92,6 +112,15 @@ def size(text: str) -> int:
 def count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,7}", text) or int(text) == 0:
         raise ValueError(f"{shown(text)} is not a number from 1 to 9999999; write one")
+    return int(text)
+
+
+def count_or_all(text: str) -> int | None:
+    """A number from 0 on; None for `all`."""
+    if text == "all":
+        return None
+    if not re.fullmatch("[0-9]{1,7}", text, re.ASCII):
+        raise ValueError(f"{shown(text)} is neither a number nor `all`; write it like 10")
     return int(text)
 
 
@@ -168,10 +197,57 @@ def absolute(text: str) -> str:
 def directory(text: str) -> str:
     path = absolute(text)
     if "*" in text:
-        raise ValueError("patterns with * are not implemented in this version; name one directory")
+        raise ValueError("a pattern with * is not taken here; name one directory")
     if os.path.exists(text) and not os.path.isdir(text):
         raise ValueError(f"{shown(text)} is not a directory; name the directory of the packages")
     return path
+
+
+def directory_or_pattern(text: str) -> str:
+    """A directory, or a path where `*` stands for a part of a name, once or more often."""
+    if "*" not in text:
+        return directory(text)
+    if "**" in text:
+        raise ValueError(f"{shown(text)} has a **, which finds nothing more than a *; write one")
+    return absolute(text)
+
+
+def fingerprint(text: str) -> str:
+    """Of an OpenPGP key, as gpg shows it, without its spaces."""
+    found = "".join(text.split()).upper()
+    if not re.fullmatch("[0-9A-F]{40}|[0-9A-F]{64}", found):
+        raise ValueError(
+            f"{shown(text)} is no fingerprint; write the 40 (or 64) digits that gpg --list-keys shows"
+        )
+    return found
+
+
+def existing_directory(text: str) -> str:
+    path = absolute(text)
+    if not os.path.isdir(path):
+        raise ValueError(f"there is no directory {shown(text)}; make it, or correct the path")
+    return path
+
+
+def metadata_type(text: str) -> str:
+    """The type of a record in repomd.xml that nothing else makes."""
+    if not TYPE.fullmatch(text):
+        rule = "letters, digits and _ . + -, a letter first"
+        raise ValueError(f"{shown(text)} can not be the type of a record; write {rule}")
+    if text in TAKEN:
+        raise ValueError(f"records of the type {shown(text)} are made by repowatch itself; remove this line")
+    return text
+
+
+def path_in_tree(text: str) -> str:
+    """A file below the root of a repository that clients may see, and that is no package."""
+    parts = text.split("/")
+    if not all(parts) or any(part.startswith(".") for part in parts) or parts[0] == "repodata":
+        rule = "relative to the repository, without hidden names, and not in repodata/"
+        raise ValueError(f"{shown(text)} is not a file of the tree; write it like appstream.xml.gz, {rule}")
+    if text.endswith(".rpm") or Names().kind_of(text):
+        raise ValueError(f"{shown(text)} is read without being named here; remove this line")
+    return text
 
 
 def file(text: str) -> str:
@@ -198,15 +274,37 @@ def readable_file(text: str) -> str:
         raise ValueError(f"{shown(text)} {reason}; check the path and its permissions") from None
 
 
+def key_file(text: str) -> str:
+    """A file of OpenPGP public keys."""
+    path = readable_file(text)
+    with open(path, "rb") as stream:
+        content = stream.read()
+    try:
+        public_keys(dearmored(content))
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} {error}") from None
+    return path
+
+
 def repository_name(text: str) -> str:
-    _no_template(text)
     if not text or text.startswith(".") or "/" in text:
         raise ValueError(f"{shown(text)} is empty, has a slash or begins with a dot; choose another name")
     return _not_reserved(text)
 
 
+def url_or_template(text: str) -> str:
+    """A URL, or one where `{1}`, `{2}`... stand for what the `*` of a path found."""
+    url(re.sub(r"\{[0-9]+\}", "x", text))
+    return text
+
+
+def baseurl(text: str) -> str:
+    """A URL, or a template of some, that may have clients' own variables: $releasever, $basearch..."""
+    url_or_template(re.sub(r"\$\{?[a-z_]+\}?", "x", text))
+    return text
+
+
 def url(text: str) -> str:
-    _no_template(text)
     if not re.fullmatch(rf"/(?:[{_PCHAR}]+/)+", text):
         rule = "with letters, digits and - . _ ~ ! $ & ' ( ) * + , ; = : in each part"
         raise ValueError(f"{shown(text)} is not a path below /; write it like /rpm/, {rule}")
@@ -214,11 +312,6 @@ def url(text: str) -> str:
         raise ValueError(f"{shown(text)} has a part that begins with a dot; such names are never served")
     _not_reserved(text.split("/")[1])
     return text
-
-
-def _no_template(text: str) -> None:
-    if "{" in text or "}" in text:
-        raise ValueError("templates with { } are not implemented in this version; write it out")
 
 
 def _not_reserved(segment: str) -> str:

@@ -36,6 +36,14 @@ _FIRST_TAG = 100  # below it are regions
 _LONGSIZE, _SIZE = 270, 1000
 _LONGEST_DIGEST = 128  # hexadecimal digits of SHA-512
 
+# What may identify a package in metadata: hashlib's names, which are createrepo_c's too.
+CHECKSUMS = ("sha256", "sha512")
+
+
+def checksum_type(pkgid: str) -> str:
+    """Which of CHECKSUMS a hexadecimal text is."""
+    return "sha512" if len(pkgid) == _LONGEST_DIGEST else "sha256"
+
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
@@ -85,9 +93,10 @@ _PAYLOAD_DIGESTS = (
 class Inspection:
     """A whole package."""
 
-    pkgid: str  # SHA-256 of the whole file, in hexadecimal
+    pkgid: str  # the checksum of the whole file, in hexadecimal
     size: int  # bytes
     head: bytes  # lead, signature header, padding and header: all before the payload
+    checksum: str = "sha256"  # which one `pkgid` is, hashlib's name
 
 
 # Calls each of some functions once, in any order or side by side, and returns when all have returned.
@@ -103,12 +112,14 @@ def in_order(functions: Sequence[Callable[[], None]]) -> None:
 class Inspector:
     """Takes the bytes of a file in chunks of any size; keeps the head, and nothing of the payload."""
 
-    def __init__(self, *, size: int | None = None) -> None:
-        """`size` is that of the file in bytes, where it is known before the file is read."""
+    def __init__(self, *, size: int | None = None, checksum: str = "sha256") -> None:
+        """`size` is that of the file in bytes, where it is known before the file is read; `checksum` is
+        the one to take of all bytes, one of CHECKSUMS."""
         self._size = size
+        self._checksum = checksum
         self._announced: int | None = None
         self._received = 0
-        self._pkgid = hashlib.sha256()
+        self._pkgid = _EMPTY[checksum].copy()
         self._head = io.BytesIO()
         self._head_is_read = False
         self._payload_checks: Sequence[_Check] = ()
@@ -150,7 +161,7 @@ class Inspector:
             raise BadPackage(f"truncated: the file ends before its payload, after {self._received} bytes")
         for check in self._payload_checks:
             check.verify()
-        return Inspection(self._pkgid.hexdigest(), self._received, self._head.getvalue())
+        return Inspection(self._pkgid.hexdigest(), self._received, self._head.getvalue(), self._checksum)
 
     def _read_head(self) -> Iterator[int]:
         """Read the parts in their order; yields how long the head must be for the next one."""
@@ -195,12 +206,12 @@ class Inspector:
             raise _wrong_size(self._size, self._announced)
 
 
-def inspect(stream: BinaryIO, *, size: int) -> Inspection:
+def inspect(stream: BinaryIO, *, size: int, checksum: str = "sha256") -> Inspection:
     """Read a file of `size` bytes from its start. Raises BadPackage when it is not a whole package.
 
     When it announces another size, it is not read beyond the chunk that tells so.
     """
-    inspector = Inspector(size=size)
+    inspector = Inspector(size=size, checksum=checksum)
     remaining = size
     while remaining and (chunk := stream.read(min(_CHUNK, remaining))):
         inspector.feed(chunk)
@@ -354,8 +365,11 @@ def _checks(tags: _Tags, digests: Sequence[_Digest]) -> tuple[_Check, ...]:
 
 # To be copied: that is ten times as fast as to look an algorithm up.
 _EMPTY = {
-    digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
-    for digest in (*_PACKAGE_DIGESTS, *_HEADER_DIGESTS, *_PAYLOAD_DIGESTS)
+    algorithm: hashlib.new(algorithm, usedforsecurity=False)
+    for algorithm in (
+        *CHECKSUMS,
+        *(digest.algorithm for digest in (*_PACKAGE_DIGESTS, *_HEADER_DIGESTS, *_PAYLOAD_DIGESTS)),
+    )
 }
 
 

@@ -67,6 +67,8 @@ class Figures:
     name: str
     packages: int
     rejected: int
+    duplicates: int  # packages that several files hold
+    replacements: int  # by file, where uploads may not replace
     unchecked: int
     making: Histogram
     waiting: Histogram
@@ -75,4 +77,10 @@ class Figures:
     is_well: bool  # as `/healthz` says
     watcher: Mapping[str, bool]  # each mode there is: whether the watcher is in it
     overflows: int
+    signing_key_expires_at: float | None  # the first of them, in seconds since 1970
     disk: tuple[int, int] | None  # bytes free for the daemon, and of the whole file system
+    pruned: int = 0  # packages since the start
+    batches: int = 0  # that wait for their commit
+    snapshots: tuple[int, int] = (0, 0)  # how many, and of those how many can not be read
+    snapshots_extra: int = 0  # bytes of packages that only snapshots keep
+    retired: tuple[int, int] = (0, 0)  # packages that are served without being in the tree, and bytes of them

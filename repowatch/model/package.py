@@ -51,9 +51,11 @@ class Entry:
     """A listed package, as the catalog remembers it."""
 
     location_href: str
-    pkgid: str  # SHA-256 of the whole file, in hexadecimal
+    pkgid: str  # the checksum of the whole file, in hexadecimal
     nevra: Nevra
     stamp: Stamp
+    build_time: int = 0  # seconds since 1970
+    hint: str = ""  # what keeps some clients from it
 
     def row(self) -> tuple[str | int, ...]:
         """All of it, flat, for pipes and caches."""
@@ -70,14 +72,16 @@ class Entry:
             stamp.mtime_ns,
             stamp.ctime_ns,
             stamp.inode,
+            self.build_time,
+            self.hint,
         )
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> Entry:
         """What `row` gave. Raises ValueError and TypeError when it can not be that."""
-        location_href, pkgid, name, epoch, version, release, arch, *stamp = row
+        location_href, pkgid, name, epoch, version, release, arch, *stamp, build_time, hint = row
         nevra = Nevra(name, intern(epoch), intern(version), intern(release), intern(arch))
-        return cls(location_href, pkgid, nevra, Stamp(*map(int, stamp)))
+        return cls(location_href, pkgid, nevra, Stamp(*map(int, stamp)), int(build_time), intern(hint))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from repowatch.model.package import Entry
 from repowatch.model.repomd import Record
+from repowatch.model.signing import Signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Publication:
     repomd: RepomdFile
     published_at: float  # seconds since 1970
     seconds: float  # what making it took
+    signed: Signed | None = None  # repomd.xml and its signature, where they are ours
 
 
 class Sizes:
@@ -50,9 +52,25 @@ class Sizes:
         return known[1]
 
 
+class Hints:
+    """Finds the listed packages that some clients can not verify: when asked, once for each publication."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Mapping[str, Entry], list[Entry]] | None = None  # replaced whole, for any thread
+
+    def of(self, publication: Publication) -> list[Entry]:
+        """Those that have a hint."""
+        known = self._known
+        if known is None or known[0] is not publication.entries:
+            entries = publication.entries
+            known = self._known = entries, [each for each in entries.values() if each.hint]
+        return known[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """The answer to a change: the revision that shows it, None where one will only later."""
 
     revision: int | None
     replaced: bool  # whether something had the name before
+    note: str = ""  # what the client should know of it

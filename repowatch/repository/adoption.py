@@ -15,7 +15,8 @@ from xml.sax.saxutils import unescape
 
 from repowatch.errors import BadPackage, ChangedWhileRead
 from repowatch.model.catalog import cuts
-from repowatch.model.formats import Format, opened
+from repowatch.model.formats import opened
+from repowatch.model.recipe import Recipe
 from repowatch.model.repomd import Record
 from repowatch.model.segment import KINDS, Run
 from repowatch.repository.changes import Stopped
@@ -26,16 +27,19 @@ log = logging.getLogger(__name__)
 Texts = tuple[bytes, bytes, bytes]  # some packages' elements of primary, filelists and other
 
 _END = b"</package>"
-_PKGID = re.compile(rb"<checksum type=\"sha256\" pkgid=\"YES\">([0-9a-f]{64})</checksum>")
+_PKGIDS = {
+    "sha256": re.compile(rb"<checksum type=\"sha256\" pkgid=\"YES\">([0-9a-f]{64})</checksum>"),
+    "sha512": re.compile(rb"<checksum type=\"sha512\" pkgid=\"YES\">([0-9a-f]{128})</checksum>"),
+}
 _HREF = re.compile(rb"<location [^>]*href=\"([^\"]*)\"")
-_OTHER_PKGID = re.compile(rb"<package [^>]*pkgid=\"([0-9a-f]{64})\"")
+_OTHER_PKGID = re.compile(rb"<package [^>]*pkgid=\"([0-9a-f]{64,128})\"")
 
 
 def take_over(
     root: str,
     records: Sequence[Record],
     readers: Readers,
-    form: Format,
+    recipe: Recipe,
     *,
     stopping: Callable[[], bool],
 ) -> list[Run]:
@@ -45,7 +49,7 @@ def take_over(
     """
     runs: list[Run] = []
     try:
-        for batch in readers.adopt(_batches(root, records), form):
+        for batch in readers.adopt(_batches(root, records, recipe.checksum), recipe):
             if stopping():
                 raise Stopped
             runs += [batch.run] if batch.run else []
@@ -55,7 +59,7 @@ def take_over(
     return runs
 
 
-def _batches(root: str, records: Sequence[Record]) -> Iterator[Texts]:
+def _batches(root: str, records: Sequence[Record], checksum: str) -> Iterator[Texts]:
     """The packages of published metadata, in batches that are segments where the order is ours.
 
     Raises ValueError when they can not be taken over, OSError.
@@ -65,7 +69,7 @@ def _batches(root: str, records: Sequence[Record]) -> Iterator[Texts]:
     if len(columns) < len(KINDS):
         raise ValueError("primary, filelists and other are not all there")
     primary, filelists, other = columns
-    pkgids = [_only(_PKGID, element) for element in primary]
+    pkgids = [_only(_PKGIDS[checksum], element) for element in primary]
     for column in (filelists, other):
         if [_only(_OTHER_PKGID, element) for element in column] != pkgids:
             raise ValueError("the packages are not in the same order in each of them")
@@ -86,5 +90,5 @@ def _packages(root: str, record: Record) -> list[bytes]:
 def _only(pattern: re.Pattern[bytes], element: bytes) -> bytes:
     found = pattern.search(element)
     if found is None:
-        raise ValueError("a package has no SHA-256 or no location")
+        raise ValueError("a package has no checksum of the kind that is wanted, or no location")
     return found[1]

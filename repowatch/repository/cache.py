@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from repowatch.model.catalog import Catalog
 from repowatch.model.formats import Format, Piece
 from repowatch.model.package import Entry, Rejected, Stamp
+from repowatch.model.recipe import Recipe
 from repowatch.model.segment import KINDS, Damaged, Run, Segment
 from repowatch.repository.segments import frame, joined
 from repowatch.system.files import remove_if_there
@@ -30,12 +31,16 @@ from repowatch.system.files import remove_if_there
 log = logging.getLogger(__name__)
 
 # To be raised when the meaning of the file changes, or what createrepo_c writes of a package.
-FORMAT = 2
+FORMAT = 3
 
 # What reading something raises that `save` did not write.
 _ODD = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 _CHECKSUM = hashlib.sha256().digest_size * 2 + 1  # bytes of a line
+
+
+class Outdated(Exception):
+    """What was published says of each package what it is no longer to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Restored:
     rejected: Mapping[str, Rejected]
     unchecked: frozenset[str]  # listed as another tool described them
     location_hrefs: tuple[str, ...]  # of the metadata files that hold the pieces
+    held: Mapping[str, Entry]  # not listed, for another file holds a newer build
 
 
 # -- what is published -----------------------------------------------------------------------
@@ -55,9 +61,11 @@ def save(
     path: str,
     catalog: Catalog,
     *,
+    recipe: Recipe,
     rejected: Iterable[Rejected],
     unchecked: Iterable[str],
     files: Sequence[str],
+    held: Iterable[Entry] = (),
 ) -> None:
     """Write the cache of what is published in `files`, by kind. Raises OSError.
 
@@ -65,9 +73,11 @@ def save(
     """
     content = {
         "format": FORMAT,
+        "recipe": recipe.row(),
         "files": list(files),
         "rejected": [[each.location_href, _of_stamp(each.stamp), each.reason] for each in rejected],
         "unchecked": sorted(unchecked),
+        "held": [entry.row() for entry in held],
     }
     aside = f"{path}.new"
     digest = hashlib.sha256()
@@ -81,8 +91,12 @@ def save(
     os.rename(aside, path)
 
 
-def load(path: str, root: str, form: Format) -> Restored | None:
-    """What the cache at `path` knows of the repository at `root`; None when it is of no use."""
+def load(path: str, root: str, recipe: Recipe) -> Restored | None:
+    """What the cache at `path` knows of the repository at `root`; None when it is of no use.
+
+    Raises Outdated when what is published has to be read anew.
+    """
+    form = recipe.form
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -93,15 +107,23 @@ def load(path: str, root: str, form: Format) -> Restored | None:
         content = json.loads(first)
         if content["format"] != FORMAT:
             raise ValueError(f"it has format {content['format']}, not {FORMAT}")
-        if not all(name.endswith(f".{form.suffix}") for name in content["files"]):
+        _, checksum_type, changelogs, policy = content["recipe"]
+        if (checksum_type, changelogs) != (recipe.checksum, recipe.changelogs):
+            raise Outdated("the checksum, or how many changelog entries are kept, was another")
+        if policy != recipe.policy.row():
+            raise Outdated("other packages were let in, or other keys")
+        if content["recipe"] != recipe.row():
             raise ValueError("the profile was another one")
-        files = [_read(root, name) for name in content["files"]]
+        files = [_read(root, name, recipe.checksum) for name in content["files"]]
         return Restored(
             Catalog.restored(_published([json.loads(line) for line in lines], files, form), form),
             {row[0]: Rejected(row[0], _stamp(row[1]), row[2]) for row in content["rejected"]},
             frozenset(content["unchecked"]),
             tuple(content["files"]),
+            {entry.location_href: entry for entry in map(Entry.of_row, content["held"])},
         )
+    except Outdated:
+        raise
     except FileNotFoundError as error:
         log.debug("no cache: %s", error)
     except (OSError, *_ODD) as error:
@@ -109,11 +131,12 @@ def load(path: str, root: str, form: Format) -> Restored | None:
     return None
 
 
-def _read(root: str, location_href: str) -> bytes:
+def _read(root: str, location_href: str, checksum_type: str) -> bytes:
     """A metadata file whose name is its checksum."""
     with open(os.path.join(root, location_href), "rb") as file:
         content = file.read()
-    if not os.path.basename(location_href).startswith(f"{hashlib.sha256(content).hexdigest()}-"):
+    checksum = hashlib.new(checksum_type, content).hexdigest()
+    if not os.path.basename(location_href).startswith(f"{checksum}-"):
         raise ValueError(f"{location_href} is damaged")
     return content
 
@@ -140,10 +163,10 @@ def _published(rows: Sequence[Any], files: Sequence[bytes], form: Format) -> lis
 class Progress:
     """A file of runs that were read, each behind a checksum of its own; it ends where one does not match."""
 
-    def __init__(self, path: str, form: Format) -> None:
+    def __init__(self, path: str, recipe: Recipe) -> None:
         self._path = path
-        self._form = form
-        self._head = _json({"format": FORMAT, "suffix": form.suffix})
+        self._form = recipe.form
+        self._head = _json({"format": FORMAT, "recipe": recipe.row()})
         self._file: BinaryIO | None = None
         self._is_empty = False  # there is nothing to discard
 

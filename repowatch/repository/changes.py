@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -36,13 +36,49 @@ class Departure:
     location_href: str
     check: Callable[[], None]
     answer: Future[Listed] = field(default_factory=Future)
+    retire: bool = False  # whether the file is kept for a while, and served under its name
 
     @property
     def touches(self) -> set[str]:
         return {self.location_href}
 
 
-Change = Arrival | Departure
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """Changes that one publication shows, all of them or none; no two touch one name.
+
+    Their own answers are not given: there is one for all.
+    """
+
+    arrivals: tuple[Arrival, ...]
+    departures: tuple[Departure, ...] = ()
+    scratch: str | None = None  # a directory in the private place, to be removed when all is shown
+    answer: Future[Listed] = field(default_factory=Future)
+
+    @property
+    def members(self) -> tuple[Arrival | Departure, ...]:
+        return (*self.arrivals, *self.departures)
+
+    def check(self) -> None:
+        """Raise what refuses any of them."""
+        for each in self.members:
+            each.check()
+
+    @property
+    def touches(self) -> set[str]:
+        return set().union(*(each.touches for each in self.members))
+
+
+Change = Arrival | Departure | Together
+
+
+def arrivals_in(changes: Iterable[Change]) -> Iterator[Arrival]:
+    """The arrivals among changes, those that come together with others too."""
+    for change in changes:
+        if isinstance(change, Together):
+            yield from change.arrivals
+        elif isinstance(change, Arrival):
+            yield change
 
 
 class PublicationFailed(RepowatchError):

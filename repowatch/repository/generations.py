@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 
+from repowatch.model.companion import is_ours
 from repowatch.system.files import remove_if_there
 
 KEPT = 3600.0  # seconds, while there is space
@@ -23,6 +24,7 @@ DEFAULT_SPACE = 2 << 30  # bytes, or four generations if that is more
 _OURS = re.compile(
     r"^[0-9a-f]{32,128}-(primary|filelists|filelists-ext|other)(\.xml|\.sqlite)(\.(gz|zst|bz2|xz|zck))?$"
 )
+_CHECKSUM = re.compile(r"^[0-9a-f]{64,128}-")
 
 
 class Generations:
@@ -33,26 +35,33 @@ class Generations:
         self._space_wanted = keep_space
         self._superseded: dict[str, tuple[float, int]] = {}  # name: since when, bytes; oldest first
         self._generation = 0  # bytes of the current one
+        self.companions = is_ours(())  # matches the names, behind their checksums, of what is no package's
         self._last = float("-inf")  # when the current one was published
 
     def found(self, names: Iterable[str], *, current: Iterable[str], now: float) -> None:
         """What lies in repodata/, is not current and not known yet counts as superseded from now on."""
         kept = set(current)
         for name in sorted(names):
-            if name not in kept and name not in self._superseded and _OURS.match(name):
+            if name not in kept and name not in self._superseded and self._is_ours(name):
                 self._superseded[name] = (now, self._size(name))
 
     def published(self, new: Iterable[str], *, before: Iterable[str], now: float) -> None:
         """A publication names the files of `new`; the one before it named those of `before`."""
         current = set(new)
         for name in before:
-            if name not in current and _OURS.match(name):
+            if name not in current and self._is_ours(name):
                 self._superseded.pop(name, None)
                 self._superseded[name] = (now, self._size(name))
         for name in current:
             self._superseded.pop(name, None)
         self._generation = sum(map(self._size, current))
         self._last = now
+
+    def _is_ours(self, name: str) -> bool:
+        if _OURS.match(name):
+            return True
+        checksum = _CHECKSUM.match(name)
+        return checksum is not None and self.companions.fullmatch(name, checksum.end()) is not None
 
     @property
     def space(self) -> int:

@@ -36,6 +36,7 @@ class Home:
         self.cache = os.path.join(root, PRIVATE, "cache", "catalog")
         self.progress = os.path.join(root, PRIVATE, "cache", "progress")
         self.history = os.path.join(root, PRIVATE, "cache", "history")
+        self.companions = os.path.join(root, PRIVATE, "companions")
         self.is_away = False
         self._lock: Lock | None = None
         self._identity: tuple[int, int] | None = None  # device and inode of the root

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from repowatch.model.catalog import Catalog, order_key
 from repowatch.model.formats import Format
-from repowatch.model.package import Entry, Rejected, Stamp
+from repowatch.model.package import Entry, Nevra, Rejected, Stamp
 from repowatch.model.segment import Run, Segment
+from repowatch.model.twins import Duplicate, Twins, newest_build, older_builds, why_held_back
 from repowatch.repository.readers import Batch, Gone, Unsettled
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Facts:
     entries: Mapping[str, Entry]
     segments: tuple[Segment, ...]
     unchecked: frozenset[str]
+    held: Mapping[str, Entry]
 
 
 class Inventory:
@@ -45,6 +47,9 @@ class Inventory:
         self.catalog = Catalog(form)
         self.rejected: Mapping[str, Rejected] = {}
         self.unchecked: frozenset[str] = frozenset()  # listed, but the files were not read yet
+        self.held: Mapping[str, Entry] = {}  # not listed, for another file holds a newer build
+        self.duplicates: Mapping[Nevra, Duplicate] = {}
+        self._twins = Twins()
         self._name = name
         self._adopted: set[str] = set()  # described by another tool, not compared with the tree yet
         self._queue: list[str] = []  # what to check, the next one last
@@ -57,7 +62,7 @@ class Inventory:
 
         The other names look like packages, but one may have been a directory before.
         """
-        known = self.catalog.entries.keys() | self.rejected.keys()
+        known = self.catalog.entries.keys() | self.rejected.keys() | self.held.keys()
         if "" in directories:
             yield from known
             return
@@ -73,20 +78,24 @@ class Inventory:
 
     def stamp_of(self, location_href: str) -> Stamp | None:
         """The stamp of a file whose content is known already, listed or rejected."""
-        entry = self.catalog.entries.get(location_href)
+        entry = self._known(location_href)
         if entry is not None:
             return entry.stamp
         rejected = self.rejected.get(location_href)
         return rejected.stamp if rejected else None
 
+    def _known(self, location_href: str) -> Entry | None:
+        return self.catalog.entries.get(location_href) or self.held.get(location_href)
+
     @property
     def facts(self) -> Facts:
-        return Facts(self.catalog.entries, self.catalog.segments, self.unchecked)
+        return Facts(self.catalog.entries, self.catalog.segments, self.unchecked, self.held)
 
     def take_back(self, facts: Facts) -> None:
         """Say again what the files say."""
         self.catalog.entries, self.catalog.segments = facts.entries, facts.segments
-        self.unchecked = facts.unchecked
+        self.unchecked, self.held = facts.unchecked, facts.held
+        self.find_twins()
 
     def news(self) -> News:
         """What changed since the last call."""
@@ -107,11 +116,15 @@ class Inventory:
     def change(self, put: Sequence[Run], drop: Iterable[str]) -> None:
         """List and unlist. Raises Damaged."""
         listed = self.catalog.entries
+        drop = list(drop)
+        put_names = [name for run in put for name in run.segment.location_hrefs]
+        self._release([*drop, *put_names])
         drop = [name for name in drop if name in listed]
-        names = [*drop, *(name for run in put for name in run.segment.location_hrefs)]
+        names = [*drop, *put_names]
         self.catalog.change(put, drop)
         for name in names:
             self._before.setdefault(name, listed.get(name))
+            self._twins.replace(listed.get(name), self.catalog.entries.get(name))
         self._adopted.difference_update(names)
         if self.unchecked:
             self.unchecked = self.unchecked.difference(names)
@@ -151,6 +164,67 @@ class Inventory:
         self.catalog.restamp(
             replace(entries[name], stamp=stamp) for name, stamp in stamps.items() if name in entries
         )
+        if names := self.held.keys() & stamps.keys():
+            moved = {name: replace(self.held[name], stamp=stamps[name]) for name in names}
+            self.held = {**self.held, **moved}
+
+    # -- the same package in several files ---------------------------------------------------
+
+    def find_twins(self) -> None:
+        """Look at all files anew for those that hold the same package."""
+        self._twins = Twins([*self.catalog.entries.values(), *self.held.values()])
+
+    def returning(self) -> list[Entry]:
+        """Files held back that are the newest build by now, and twins that were not checked yet.
+
+        They are to be read, and given to `take`, until there are none.
+        """
+        found: list[Entry] = []
+        for nevra in self._twins.touched:
+            rivals = list(filter(None, map(self._known, self._twins.names(nevra))))
+            if rivals and (newest := newest_build(rivals)).location_href in self.held:
+                found.append(newest)
+            if len(rivals) > 1:
+                found += [entry for entry in rivals if entry.location_href in self.unchecked]
+        return found
+
+    def hold_back(self) -> None:
+        """Unlist what is not the newest build of its package, now that all that are, are listed."""
+        entries = self.catalog.entries
+        names = (name for nevra in self._twins.touched for name in self._twins.names(nevra))
+        rivals = [entries[name] for name in names if name in entries]
+        losers = {name: entries[name] for name in older_builds(rivals)}
+        if losers:
+            self.change([], losers)
+            self.held = {**self.held, **losers}
+            for entry in losers.values():
+                self._twins.add(entry)
+
+    def settle_twins(self) -> Sequence[Duplicate]:
+        """Take note of what is there several times; those that were not before."""
+        before = self.duplicates
+        self.duplicates = self._twins.settled(before, self.catalog.entries)
+        if self.duplicates is before:
+            return []
+        return [each for nevra, each in self.duplicates.items() if nevra not in before]
+
+    def held_back(self) -> dict[str, Rejected]:
+        """Files that are not listed because another one is a newer build, with the reason."""
+        entries, duplicates, found = self.catalog.entries, self.duplicates, {}
+        for name, entry in self.held.items():
+            twins = duplicates.get(entry.nevra)
+            winner = entries.get(twins.listed[0]) if twins and twins.listed else None
+            if winner:
+                found[name] = Rejected(name, entry.stamp, why_held_back(entry, winner))
+        return found
+
+    def _release(self, names: Iterable[str]) -> None:
+        """Forget files that were held back: they are gone, listed, or something else."""
+        gone = self.held.keys() & set(names) if self.held else set()
+        for name in gone:
+            self._twins.remove(self.held[name])
+        if gone:
+            self.held = {name: entry for name, entry in self.held.items() if name not in gone}
 
     # -- what another tool described ---------------------------------------------------------
 
@@ -167,9 +241,24 @@ class Inventory:
                 size += self.catalog.entries[name].stamp.size
         return names
 
+    def _set_hints(self, hints: Mapping[str, str]) -> None:
+        """Take what only reading a file tells, and no metadata."""
+        entries = self.catalog.entries
+        other = {name: text for name, text in hints.items() if entries[name].hint != text}
+        if changed := [replace(entries[name], hint=text) for name, text in other.items()]:
+            self.catalog.restamp(changed)
+
+    def doubt(self) -> None:
+        """Take nothing that is listed as checked, and forget all that is not listed."""
+        self.change([], list(self.held))
+        self.forget_rejected(list(self.rejected))
+        self.unchecked = frozenset(self.catalog.entries)
+        self._queue = []
+
     def adopt(self, runs: Sequence[Run]) -> None:
         """List what another tool described, until `confirm` has compared it with the tree."""
         self.catalog.change(runs)
+        self.find_twins()
         self._adopted = set(self.catalog.entries)
 
     def confirm(self, found: Mapping[str, Stamp]) -> tuple[set[str], set[str]]:
@@ -204,6 +293,7 @@ class Inventory:
             for name, package in read.items()
             if listed[name] != (package.primary, package.filelists, package.other)
         ]
+        self._set_hints({name: package.entry.hint for name, package in read.items()})
         self.unchecked -= read.keys()
         run = Run.of(other, self.catalog.form) if other else None
         return self.take([Batch(run, unlisted)], drop=(), reject=())

@@ -29,6 +29,7 @@ from repowatch.model.catalog import cuts, order_key
 from repowatch.model.digests import Inspection
 from repowatch.model.formats import Format, Piece
 from repowatch.model.package import Entry, Package, Rejected, Stamp
+from repowatch.model.recipe import Recipe
 from repowatch.model.segment import KINDS, Run, Segment
 from repowatch.system import logs
 from repowatch.system.memory import give_back
@@ -125,24 +126,24 @@ class Readers:
             self._idle.append(started.result())
 
     def read(
-        self, batches: Iterable[Sequence[ToRead]], form: Format, *, compress: bool = False
+        self, batches: Iterable[Sequence[ToRead]], recipe: Recipe, *, compress: bool = False
     ) -> Iterator[Batch]:
         """What came of the files of each batch, in the order they are done, compressed if that is asked for.
 
         A few batches are under way at once, so that askers with long lists take turns with the others.
         """
-        return self._each(batches, lambda files: self._read(files, form, compress))
+        return self._each(batches, lambda files: self._read(files, recipe, compress))
 
-    def read_one(self, files: Sequence[ToRead], form: Format) -> Future[Batch]:
+    def read_one(self, files: Sequence[ToRead], recipe: Recipe) -> Future[Batch]:
         """What came of the files of one batch, later."""
-        return self._pool.submit(self._read, files, form, False)
+        return self._pool.submit(self._read, files, recipe, False)
 
-    def adopt(self, texts: Iterable[Sequence[bytes]], form: Format) -> Iterator[Batch]:
+    def adopt(self, texts: Iterable[Sequence[bytes]], recipe: Recipe) -> Iterator[Batch]:
         """The packages that another tool described, compressed: see `reader.Reader.adopt`.
 
         Raises BadPackage, and ChangedWhileRead when the readers are closed.
         """
-        return self._each(texts, lambda each: _unpacked(self._ask("adopt", each, form), form))
+        return self._each(texts, lambda each: _unpacked(self._ask("adopt", each, recipe), recipe.form))
 
     def _each(self, questions: Iterable[T], answer: Callable[[T], Batch]) -> Iterator[Batch]:
         waiting = iter(questions)
@@ -160,9 +161,13 @@ class Readers:
             for future in running:
                 future.cancel()
 
-    def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp) -> Package:
-        """What is published of a package whose bytes were seen already. Raises BadPackage."""
-        answer = self._pool.submit(self._ask, "describe", inspection, location_href, stamp).result()
+    def describe(
+        self, inspection: Inspection, *, location_href: str, stamp: Stamp, recipe: Recipe, path: str
+    ) -> Package:
+        """What is published of a package whose bytes were seen already, at `path`. Raises BadPackage, and
+        ChangedWhileRead when they are others by now."""
+        asked = (inspection, location_href, stamp, recipe, path)
+        answer = self._pool.submit(self._ask, "describe", *asked).result()
         return Package(Entry.of_row(answer[0]), *answer[1])
 
     def close(self) -> None:
@@ -174,23 +179,23 @@ class Readers:
             child.end()
         self._pool.shutdown(cancel_futures=True)
 
-    def _read(self, files: Sequence[ToRead], form: Format, compress: bool) -> Batch:
+    def _read(self, files: Sequence[ToRead], recipe: Recipe, compress: bool) -> Batch:
         if len(files) == 1:
-            return self._read_alone(files[0], form, compress)
+            return self._read_alone(files[0], recipe, compress)
         try:
-            return _unpacked(self._ask_once("read", files, form, compress), form)
+            return _unpacked(self._ask_once("read", files, recipe, compress), recipe.form)
         except ChangedWhileRead:
             return Batch(None, tuple(Unsettled(file.location_href) for file in files))
         except (EOFError, BadPackage):
             log.info("the files that it was asked for are read one by one")
-        alone = [self._read_alone(file, form, compress) for file in files]
+        alone = [self._read_alone(file, recipe, compress) for file in files]
         packages = [package for each in alone if each.run for package in each.run.packages()]
-        run = Run.of(packages, form) if packages else None
+        run = Run.of(packages, recipe.form) if packages else None
         return Batch(run, tuple(one for each in alone for one in each.unlisted))
 
-    def _read_alone(self, file: ToRead, form: Format, compress: bool) -> Batch:
+    def _read_alone(self, file: ToRead, recipe: Recipe, compress: bool) -> Batch:
         try:
-            return _unpacked(self._ask("read", [file], form, compress), form)
+            return _unpacked(self._ask("read", [file], recipe, compress), recipe.form)
         except ChangedWhileRead:
             return Batch(None, (Unsettled(file.location_href),))
         except BadPackage as error:
@@ -349,11 +354,12 @@ def _serve(descriptor: int, stays: int, as_json: int) -> None:
 def _answer(reader: Any, question: str, arguments: tuple[Any, ...]) -> Any:
     try:
         if question == "read":
-            files, form, compress = arguments
-            return _packed(_batch([_outcome(reader, file) for file in files], form), compress)
+            files, recipe, compress = arguments
+            outcomes = [_outcome(reader, file, recipe) for file in files]
+            return _packed(_batch(outcomes, recipe.form), compress)
         if question == "adopt":
-            texts, form = arguments
-            return _packed(_batch(reader.adopt(texts), form), True)
+            texts, recipe = arguments
+            return _packed(_batch(reader.adopt(texts, recipe), recipe.form), True)
         package = reader.describe(*arguments)
         return package.entry.row(), (package.primary, package.filelists, package.other)
     except RepowatchError as error:
@@ -363,9 +369,9 @@ def _answer(reader: Any, question: str, arguments: tuple[Any, ...]) -> Any:
         return BadPackage(f"unexpected error while reading it: {error!r}")
 
 
-def _outcome(reader: Any, file: ToRead) -> Outcome:
+def _outcome(reader: Any, file: ToRead, recipe: Recipe) -> Outcome:
     try:
-        return reader.read(file.path, file.location_href)  # type: ignore[no-any-return]
+        return reader.read(file.path, file.location_href, recipe)  # type: ignore[no-any-return]
     except ChangedWhileRead:
         return Unsettled(file.location_href)
     except BadPackage as error:

@@ -40,10 +40,11 @@ class MetadataFile:
 
     kind: str
     suffix: str
-    checksum: str  # SHA-256 of its bytes
+    checksum: str  # of its bytes
     size: int
     open_checksum: str
     open_size: int
+    checksum_type: str = "sha256"  # of both
 
     @property
     def name(self) -> str:
@@ -68,7 +69,12 @@ def _await(tasks: Iterable[Future[Any]]) -> None:
 
 
 def make_files(
-    segments: Sequence[Segment], form: Format, *, pool: Executor, write: Write
+    segments: Sequence[Segment],
+    form: Format,
+    *,
+    checksum: str = "sha256",
+    pool: Executor,
+    write: Write,
 ) -> tuple[MetadataFile, ...]:
     """The primary, filelists and other files of the packages in these segments.
 
@@ -79,15 +85,15 @@ def make_files(
     compress(segments, pool=pool)
     with ThreadPoolExecutor(len(KINDS)) as writers:
         longest, *others = _ORDER
-        opened = {longest: pool.submit(_hash, open_bytes(longest, segments))}
+        opened = {longest: pool.submit(_hash, checksum, open_bytes(longest, segments))}
         parts = {kind: joined(kind, segments, form) for kind in _ORDER}
         written = [writers.submit(write, KINDS[kind], parts[kind]) for kind in _ORDER]
-        opened |= {kind: pool.submit(_hash, open_bytes(kind, segments)) for kind in others}
-        packed = {kind: pool.submit(_hash, parts[kind]) for kind in _ORDER}
+        opened |= {kind: pool.submit(_hash, checksum, open_bytes(kind, segments)) for kind in others}
+        packed = {kind: pool.submit(_hash, checksum, parts[kind]) for kind in _ORDER}
         wait([*opened.values(), *packed.values()])
     _await(written)
     return tuple(
-        MetadataFile(name, form.suffix, *packed[kind].result(), *opened[kind].result())
+        MetadataFile(name, form.suffix, *packed[kind].result(), *opened[kind].result(), checksum)
         for kind, name in enumerate(KINDS)
     )
 
@@ -113,8 +119,8 @@ def frame(kind: int, packages: int) -> tuple[bytes, bytes]:
     return HEADS[kind] % packages, FEET[kind]
 
 
-def _hash(parts: Iterable[bytes]) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
+def _hash(algorithm: str, parts: Iterable[bytes]) -> tuple[str, int]:
+    digest, size = hashlib.new(algorithm), 0
     for part in parts:
         digest.update(part)
         size += len(part)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
+from repowatch.model.companion import Names
 from repowatch.model.package import Stamp
 
 PRIVATE = ".repowatch"  # in the root: ours
@@ -37,9 +39,17 @@ class Found:
 class Tree:
     """The files below a repository root. Hidden names and the root's repodata/ do not exist here."""
 
-    def __init__(self, root: str, *, exclude: Sequence[str] = (), follow: Sequence[str] = ()) -> None:
-        """`root` has no symbolic link in it."""
+    def __init__(
+        self,
+        root: str,
+        *,
+        exclude: Sequence[str] = (),
+        follow: Sequence[str] = (),
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`root` has no symbolic link in it; `metadata` is that of Names."""
         self.root = root
+        self.companions = Names(metadata, tuple(exclude))
         self.exclude = tuple(exclude)
         self.follow = tuple(os.path.realpath(each) for each in follow)
         self._links: dict[str, str] = {}  # location_href of each link seen: the path that it leads to
@@ -58,6 +68,10 @@ class Tree:
         return basename.endswith(".rpm") and not any(
             fnmatchcase(basename, pattern) or fnmatchcase(location_href, pattern) for pattern in self.exclude
         )
+
+    def is_companion(self, location_href: str) -> bool:
+        """Whether a file of this name has a record of its own, beside the packages."""
+        return self.companions.kind_of(location_href) is not None
 
     def may_lead_to(self, path: str) -> bool:
         """Whether a link may lead to a path that has no link in it."""
@@ -83,8 +97,12 @@ class Tree:
         return name in self._links or os.path.islink(self.path(name))
 
     def look(self, location_href: str) -> Found | None:
-        """One name; None when nothing that counts has it."""
-        if not self.concerns(location_href) or not self.is_package_name(location_href):
+        """One name; None when no package has it, nor what is in the place of one."""
+        return self.find(location_href) if self.is_package_name(location_href) else None
+
+    def find(self, location_href: str) -> Found | None:
+        """One name, whatever it is called; None when nothing that clients may see has it."""
+        if not self.concerns(location_href):
             return None
         path = self.path(location_href)
         try:
@@ -185,7 +203,8 @@ def _found(location_href: str, path: str, status: os.stat_result, *, fresh: bool
     if stat.S_ISREG(status.st_mode):
         return Found(location_href, path, Stamp.of(status), fresh=fresh)
     if stat.S_ISDIR(status.st_mode):
-        return Found(location_href, path, Stamp.of(status), "a directory whose name ends in .rpm")
+        what = "a directory whose name ends in .rpm" if location_href.endswith(".rpm") else "a directory"
+        return Found(location_href, path, Stamp.of(status), what)
     return Found(location_href, path, Stamp.of(status), "not a regular file")
 
 

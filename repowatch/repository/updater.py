@@ -13,19 +13,33 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from repowatch.errors import RepowatchError
+from repowatch.errors import Conflict, RepowatchError
 from repowatch.model.digests import Inspection
 from repowatch.model.package import Stamp
 from repowatch.model.pending import Expected, Pending
+from repowatch.model.pruning import Plan, Rule
 from repowatch.model.publication import Listed
-from repowatch.repository.changes import Again, Arrival, Change, Departure, PublicationFailed, Stopped
+from repowatch.repository.changes import (
+    Again,
+    Arrival,
+    Change,
+    Departure,
+    PublicationFailed,
+    Stopped,
+    Together,
+)
 from repowatch.repository.index import Index
+from repowatch.repository.pruner import Pruner
 from repowatch.repository.readers import Batch
+from repowatch.repository.signing import SignBy
 from repowatch.repository.tree import REPODATA
 from repowatch.system.clock import Clock
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CHECK = 10.0  # seconds between two looks at the root and the published files themselves
 RESCAN = 600.0  # seconds between two looks at the whole tree, in case an event was lost
@@ -37,6 +51,22 @@ COMPANY = 0.02  # seconds without a new one until several that arrived are all t
 LATE = 30.0  # seconds beyond the deadline after which health says so
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    act: Callable[[], Any]
+    answer: Future[Any] = field(default_factory=Future)
+
+    def do(self) -> None:
+        if self.answer.done() or not self.answer.set_running_or_notify_cancel():
+            return
+        try:
+            self.answer.set_result(self.act())
+        except BaseException as error:
+            self.answer.set_exception(error)
+            if not isinstance(error, OSError | RepowatchError):
+                raise
+
+
 @dataclass(slots=True)
 class _Inbox:
     names: set[str] = field(default_factory=set)  # to settle
@@ -44,6 +74,7 @@ class _Inbox:
     changes: list[Change] = field(default_factory=list)  # arrivals and departures as they came
     looks: list[Future[Listed]] = field(default_factory=list)  # answered after the next turn
     checked: list[Batch] = field(default_factory=list)  # files that another tool had described
+    jobs: list[_Job] = field(default_factory=list)  # to be done after the next turn
     first_change_at: float = math.inf  # monotonic
 
     def change(self, change: Change, now: float) -> None:
@@ -51,7 +82,7 @@ class _Inbox:
         self.first_change_at = min(self.first_change_at, now)
 
     def is_urgent(self) -> bool:
-        return bool(self.now or self.changes or self.looks or self.checked)
+        return bool(self.now or self.changes or self.looks or self.checked or self.jobs)
 
     def refuse(self, error: Exception) -> None:
         """Answer everything that was not answered yet."""
@@ -63,7 +94,9 @@ class _Inbox:
 class Updater:
     """Keeps one repository's metadata up to date."""
 
-    def __init__(self, index: Index, *, clock: Clock, settle: float, deadline: float) -> None:
+    def __init__(
+        self, index: Index, *, clock: Clock, settle: float, deadline: float, prune: Sequence[Rule] = ()
+    ) -> None:
         self.index = index
         self.trouble: str | None = None  # why the last publication failed
         self.rounds = 0  # a pulse: how often the thread looked whether there is something to do
@@ -74,6 +107,7 @@ class Updater:
         self._changed = threading.Condition()
         self._inbox = _Inbox()
         self._stopping = False
+        self._has_ended = False  # nobody takes what is in the inbox
         self._retry_at: float | None = None
         self._retry_after = RETRY[0]
         self._rescan_at = clock.monotonic()
@@ -82,13 +116,15 @@ class Updater:
         self._due_since: float | None = None
         self._checking: Future[Batch] | None = None
         self._expected = Expected(patience=GATHER, quiet=COMPANY)
+        self.pruner = Pruner(index, prune, clock=clock)
         index.stopping = lambda: self._stopping
 
     # -- for other threads -------------------------------------------------------------------
 
     def hint(self, name: str) -> None:
         """Something may have happened to a path relative to the root; "" means anywhere."""
-        if name and not self.index.tree.is_package_name(name):
+        tree = self.index.tree
+        if name and not tree.is_package_name(name) and not tree.is_companion(name):
             self.index.arrivals.hear(name, self._clock.now())
         with self._posting() as inbox:
             inbox.names.add(name)
@@ -123,9 +159,19 @@ class Updater:
         Raises BadPackage when the package can not be described.
         """
         package, came_at = None, self._clock.now()
+        if inspection is not None and self.index.keys.are_old():
+            with contextlib.suppress(TimeoutError):
+                self.look(REPODATA).result(LATE)  # a turn takes the new keys before it does anything else
+        policy = self.index.policy
         if inspection is not None:
-            package = self.index.describe(inspection, location_href=location_href, stamp=stamp)
-        arrival = Arrival(location_href, staged, package, check, departs, came_at=came_at)
+            package = self.index.describe(inspection, location_href=location_href, stamp=stamp, path=staged)
+
+        def check_all() -> None:
+            check()
+            if package and self.index.policy != policy:
+                raise RepowatchError("the keys that sign packages changed while it came; send it again")
+
+        arrival = Arrival(location_href, staged, package, check_all, departs, came_at=came_at)
 
         def answered(answer: Future[Listed]) -> None:
             if answer.cancelled():  # it gets its name now, by the client's thread, and is listed later
@@ -135,6 +181,27 @@ class Updater:
         with self._posting() as inbox:
             inbox.change(arrival, self._clock.monotonic())
         return arrival.answer
+
+    def sign(self, by: SignBy | None) -> None:
+        """Have what is published signed by these keys, at once where it is not yet."""
+        self.index.signing.want(by)
+        self.look(REPODATA)
+
+    def do(self, act: Callable[[], T]) -> Future[T]:
+        """Have something done by the updater's thread, when no publication is in hand.
+
+        It sees what is published, and may raise OSError and RepowatchError, which the answer carries.
+        """
+        job = _Job(act)
+        with self._posting() as inbox:
+            inbox.jobs.append(job)
+        return job.answer
+
+    def first(self, together: Together) -> None:
+        """Publish these changes before all that wait already; to be called by what `do` does."""
+        with self._posting() as inbox:
+            inbox.changes.insert(0, together)
+            inbox.first_change_at = min(inbox.first_change_at, self._clock.monotonic())
 
     def expect(self) -> Callable[[], None]:
         """An upload began. What is returned has to be called when it was received, or given up."""
@@ -155,6 +222,51 @@ class Updater:
             inbox.change(departure, self._clock.monotonic())
         return departure.answer
 
+    def prune(self) -> tuple[Plan, Sequence[Future[Listed]]]:
+        """Prune now; what goes, and an answer for each. Waits for the thread.
+
+        Raises Conflict where there is no rule, and RepowatchError.
+        """
+        if not self.pruner.rules:
+            raise Conflict("no `prune` is configured for this repository")
+
+        def act() -> tuple[Plan, Sequence[Departure]]:
+            found = self.pruner.plan(by_hand=True)
+            departures = self.pruner.departures(found.out)
+            self._post(departures)
+            return found, departures
+
+        found, departures = self.do(act).result()
+        return found, [each.answer for each in departures]
+
+    def would_prune(self, rules: Sequence[Rule] | None) -> Plan:
+        """What would go now by these rules, or by those in use. Otherwise as `prune`."""
+        if not (self.pruner.rules if rules is None else rules):
+            raise Conflict("no `prune` is configured for this repository")
+        return self.do(lambda: self.pruner.plan(rules, by_hand=True)).result()
+
+    def prune_by(self, rules: Sequence[Rule], *, grace: float) -> None:
+        """Go by other rules from now on."""
+
+        def act() -> None:
+            if tuple(rules) != self.pruner.rules:
+                self.pruner.take(rules)
+            self.index.keeping.retired.grace = grace
+
+        self.do(act)
+
+    def _post(self, changes: Sequence[Change]) -> None:
+        if changes:
+            with self._posting() as inbox:
+                for change in changes:
+                    inbox.change(change, self._clock.monotonic())
+
+    def together(self, together: Together) -> Future[Listed]:
+        """Publish several changes at once, all of them or none."""
+        with self._posting() as inbox:
+            inbox.change(together, self._clock.monotonic())
+        return together.answer
+
     def stop(self) -> None:
         """End `run` after the publication in hand; what only settles is left to the next start."""
         with self._changed:
@@ -165,6 +277,8 @@ class Updater:
         """Why clients may not see what is in the tree; None when they do."""
         if self.trouble is not None:
             return self.trouble
+        if (reason := self.index.signing.trouble()) is not None:
+            return reason
         since = self._due_since
         if since is not None and self._clock.monotonic() - since > self._deadline + LATE:
             return f"the metadata is {self._clock.monotonic() - since:.0f} s behind the tree"
@@ -189,14 +303,31 @@ class Updater:
             self._due_since = self._due_since or self._clock.monotonic()
             if names or inbox.is_urgent():
                 self._turn(names, inbox)
+            for job in inbox.jobs:
+                job.do()
             self.index.sweep()
+            self.index.batches.expire()
             if self._clock.monotonic() >= self._save_at:
                 self.index.save()
+                self.pruner.save()
                 self._save_at = math.inf
             if not self._inbox.is_urgent():
                 self._due_since = None
                 self._prepare()
+        with self._changed:
+            self._has_ended = True
+            self._refuse_all()
         self.index.save()
+        self.pruner.save()
+
+    def _refuse_all(self) -> None:
+        """Answer what came too late: the repository is closed."""
+        error = RepowatchError("this is no repository any more, or the daemon stops; send it again")
+        self._inbox.refuse(error)
+        for job in self._inbox.jobs:
+            with contextlib.suppress(InvalidStateError):
+                job.answer.set_exception(error)
+        self._inbox = _Inbox()
 
     def _prepare(self) -> None:
         """What a turn left for when nobody waits."""
@@ -207,6 +338,8 @@ class Updater:
         if self._checking is None and (checking := self.index.check_some()) is not None:
             self._checking = checking
             checking.add_done_callback(self._checked)
+        if not self._stopping:
+            self._post(self.pruner.look())
 
     def _checked(self, checking: Future[Batch]) -> None:
         with self._posting() as inbox:
@@ -234,7 +367,7 @@ class Updater:
         """Every reason to wake up; the earliest. What may publish waits until a publication may be."""
         publication_at, sweep_at = self.index.generations
         publishing = [self._rescan_at, self._check_at]
-        if self._inbox.now or self._inbox.looks or self._inbox.checked or self._stopping:
+        if self._inbox.now or self._inbox.looks or self._inbox.checked or self._inbox.jobs or self._stopping:
             publishing.append(-math.inf)
         elif self._inbox.changes:
             publishing.append(
@@ -309,15 +442,24 @@ class Updater:
     def _posting(self) -> Iterator[_Inbox]:
         with self._changed:
             yield self._inbox
+            if self._has_ended:
+                self._refuse_all()
             self._changed.notify_all()
 
 
 def _without_conflict(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
-    """(now, later): in a publication each name changes once, and no change overtakes one before it."""
+    """(now, later): in a publication each name changes once, and no change overtakes one before it.
+
+    What comes together has a publication for itself.
+    """
     now: list[Change] = []
     later: list[Change] = []
     touched: set[str] = set()
-    for change in changes:
+    if changes and isinstance(changes[0], Together):
+        return [changes[0]], list(changes[1:])
+    for number, change in enumerate(changes):
+        if isinstance(change, Together):
+            return now, [*later, *changes[number:]]
         (later if touched & change.touches else now).append(change)
         touched |= change.touches
     return now, later

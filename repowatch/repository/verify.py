@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from repowatch.model.catalog import Catalog
+from repowatch.model.digests import CHECKSUMS
 from repowatch.model.formats import opened
+from repowatch.model.recipe import CHANGELOGS, Recipe
 from repowatch.model.repomd import BadRepomd, Record, parse
 from repowatch.model.segment import KINDS, Segment
+from repowatch.model.signatures import ANY, Policy
+from repowatch.model.twins import older_builds
+from repowatch.repository import companions as beside
 from repowatch.repository.readers import Readers, ToRead, in_batches
 from repowatch.repository.segments import open_bytes
 from repowatch.repository.tree import Tree
@@ -18,13 +24,24 @@ from repowatch.repository.tree import Tree
 _OLD_NAMES = {"sha": "sha1"}  # as createrepo wrote it
 
 _END = b"</package>\n"
+_PKGID_TYPE = re.compile(rb'<checksum type="([^"]*)" pkgid="YES">')
 
 
 def differences(
-    tree: Tree, *, readers: Readers, pool: ThreadPoolExecutor, progress: Callable[[int, int], None]
+    tree: Tree,
+    *,
+    readers: Readers,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None],
+    checksum: str | None = None,
+    changelogs: int | None = CHANGELOGS,
+    policy: Policy = ANY,
+    newest_build: bool = False,
 ) -> Iterator[str]:
     """Each difference between what is published and what is in the tree, in one line; none when they agree.
 
+    `checksum`, `changelogs` and `policy` are those of a Recipe; with None, the checksum is the one that is
+    published. `newest_build`: whether only that is listed of each package.
     Nothing is written and no lock is taken; a tree that changes meanwhile may be found different.
     """
     try:
@@ -42,7 +59,13 @@ def differences(
         if problem:
             damaged.add(record.type)
             yield f"{record.location_href}: {problem}"
-    segments = _segments(tree, readers, progress)
+    found = "" if "primary" not in records or "primary" in damaged else _checksum(tree, records["primary"])
+    if found and found != (checksum or found):
+        yield f"primary: its packages have {found} checksums, not {checksum} as it is configured"
+    yield from beside.differences(tree, records)
+    used = found if found in CHECKSUMS else checksum or "sha256"
+    recipe = Recipe(checksum=used, changelogs=changelogs, policy=policy)
+    segments = _segments(tree, readers, progress, recipe, newest_build)
     for kind, name in enumerate(KINDS):
         if name not in records:
             yield f"repomd.xml names no {name}"
@@ -50,19 +73,33 @@ def differences(
             yield from _compare(kind, segments, _opened(tree, records[name]))
 
 
-def _segments(tree: Tree, readers: Readers, progress: Callable[[int, int], None]) -> Sequence[Segment]:
+def _checksum(tree: Tree, primary: Record) -> str:
+    """What kind of checksum the published packages have; "" where there are none."""
+    found = _PKGID_TYPE.search(_opened(tree, primary))
+    return found[1].decode("ascii", "replace") if found else ""
+
+
+def _segments(
+    tree: Tree,
+    readers: Readers,
+    progress: Callable[[int, int], None],
+    recipe: Recipe,
+    newest_build: bool,
+) -> Sequence[Segment]:
     """The catalog of the tree as it is now, made from nothing."""
     files = [
         ToRead(found.path, found.location_href, found.stamp) for found in tree.scan() if found.problem is None
     ]
-    catalog = Catalog()
+    catalog = Catalog(recipe.form)
     runs = []
     done = 0
-    for batch in readers.read(in_batches(files), catalog.form):
+    for batch in readers.read(in_batches(files), recipe):
         done += len(batch)
         progress(done, len(files))
         runs += [batch.run] if batch.run else []
     catalog.change(runs)
+    if newest_build:
+        catalog.change([], older_builds(catalog.entries.values()))
     return catalog.segments
 
 

@@ -69,7 +69,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 MODES = ("inotify", "polling")
 
 # Ends of names that always say something: packages, and what another program may publish.
-_TELLING = (b".rpm", b"repomd.xml")
+_TELLING = (b".rpm", b"repomd.xml", b"comps.xml", b"modules.yaml", b"updateinfo.xml", b".yaml")
 
 
 class Watcher:
@@ -172,6 +172,8 @@ class _Inotify(InotifyFD):
         # Not to be watched: what we do there ourselves would wake us up all the time.
         self._private = os.fsencode(os.path.join(tree.root, PRIVATE))
         self._moving = 0  # the cookie of the last half of a rename that was passed on
+        others = (os.path.basename(path) for path in tree.companions.metadata.values())
+        self._telling = (*_TELLING, *map(os.fsencode, others))
 
     def handle_event(self, event: InotifyEvent) -> None:
         if self._means_nothing(event):
@@ -189,7 +191,7 @@ class _Inotify(InotifyFD):
         """
         if not event.name or event.is_directory or event.is_ignored or event.is_queue_overflow:
             return False
-        if event.name.endswith(_TELLING) or (event.is_moved_to and event.cookie == self._moving):
+        if event.name.endswith(self._telling) or (event.is_moved_to and event.cookie == self._moving):
             return False
         if self._tree.has_links:  # a file may be in the place of one
             return False
@@ -289,7 +291,7 @@ class _Handler(FileSystemEventHandler):
         for name in self._tree.names_of(path):
             if name == ".":
                 self._hint("")
-            elif self._tree.is_package_name(name):
+            elif self._tree.is_package_name(name) or self._tree.is_companion(name):
                 self._hint(name)
             elif self._tree.is_link(name):
                 self._hint("")  # other links may lead over this one

@@ -51,6 +51,7 @@ class Change:
     location: str
     destination: str | None = None
     sha256: str | None = None
+    sha512: str | None = None
     nevra: str | None = None  # as str(Nevra) gives it
     revision: int | None = None
     status: int

@@ -77,6 +77,17 @@ def write_durably(path: str, pieces: Iterable[bytes]) -> int:
     return size
 
 
+def replace_durably(path: str, pieces: Iterable[bytes]) -> None:
+    """Write a file in the place of another, durably: whoever opens it finds the one or the other, whole.
+
+    Raises OSError; then the old one stays.
+    """
+    aside = f"{path}.new"
+    write_durably(aside, pieces)
+    os.rename(aside, path)
+    fsync_directory(os.path.dirname(path))
+
+
 def _write_all(descriptor: int, pieces: list[bytes]) -> int:
     wanted = sum(map(len, pieces))
     written = os.writev(descriptor, pieces) if pieces else 0

@@ -165,6 +165,11 @@ class Watchdog:
         self._late: frozenset[str] = frozenset()
         self._beat_at = now
 
+    def take(self, parts: Iterable[Part]) -> None:
+        """Look at these from now on; those that were known keep what was seen of them."""
+        now = self._clock.monotonic()
+        self._seen = {part: self._seen.get(part) or (part.pulse(), now) for part in parts}
+
     def look(self) -> None:
         """Feel each pulse, and send a beat when it is time and none is late. To be called often."""
         if self._manager.watchdog is None:

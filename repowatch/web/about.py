@@ -10,10 +10,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.model.publication import Publication
 from repowatch.web import api, page
+from repowatch.web.clients import repo_file
+from repowatch.web.openings import Unserved
 from repowatch.web.replies import as_json, json_of, plain
 from repowatch.web.replies import page as as_page
 from repowatch.web.served import Served
-from repowatch.web.status import repo_file
 from repowatch.web.wire import Wait
 
 ROOT = "/-/"
@@ -43,11 +44,16 @@ def answer(
     start_response: StartResponse,
     *,
     base_url: str,
+    asks: Callable[[str], bool],
+    unserved: Sequence[Unserved],
     version: str,
     shared: Shared,
 ) -> Iterable[bytes]:
-    """Answer for those repositories that the client may read; of all others nothing is known (404)."""
-    if report := _report(shown, path, version):
+    """Answer for those repositories that the client may read; of all others nothing is known (404).
+
+    `asks`: whether the readers of a repository, by its name, have to log in.
+    """
+    if report := _report(shown, path, version, unserved):
         return as_json(start_response, report())
     root = api.ROOT if path.startswith(api.ROOT) else ROOT
     repository = _named(shown, path, root)
@@ -65,15 +71,18 @@ def answer(
         if query.after is not None and not query.is_search:
             return as_json(start_response, shared.get(repository, lambda: json_of(tell())))
         return as_json(start_response, tell())
-    text = repo_file(repository, base_url=base_url)
+    text = repo_file(repository, base_url=base_url, must_log_in=asks(repository.name))
     content = page.repository(tell(), query, base_url=base_url, repo_file=text, version=version)
     return as_page(start_response, content, page.HEADERS)
 
 
-def front(shown: Sequence[Served], start_response: StartResponse, *, version: str) -> Iterable[bytes]:
+def front(
+    shown: Sequence[Served], start_response: StartResponse, *, unserved: Sequence[Unserved], version: str
+) -> Iterable[bytes]:
     """The page at `/`."""
-    told = [each.status() for each in shown]
-    return as_page(start_response, page.front(told, version=version), page.HEADERS)
+    told = api.status(shown, version=version, unserved=unserved)
+    content = page.front(told["repositories"], not_served=told["not_served"], version=version)
+    return as_page(start_response, content, page.HEADERS)
 
 
 def wait_of(shown: Iterable[Served], path: str, environ: WSGIEnvironment) -> Wait | None:
@@ -87,10 +96,12 @@ def wait_of(shown: Iterable[Served], path: str, environ: WSGIEnvironment) -> Wai
         return None
 
 
-def _report(shown: Sequence[Served], path: str, version: str) -> Callable[[], Any] | None:
+def _report(
+    shown: Sequence[Served], path: str, version: str, unserved: Sequence[Unserved]
+) -> Callable[[], Any] | None:
     """What a path below `/-/api/v1/` tells, of all or of one; None when it is nothing that is told so."""
     if path == api.STATUS:
-        return lambda: api.status(shown, version=version)
+        return lambda: api.status(shown, version=version, unserved=unserved)
     name, _, report = path.removeprefix(api.ROOT).partition("/")
     if not path.startswith(api.ROOT):
         return None

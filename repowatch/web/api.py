@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
 import heapq
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from repowatch.errors import RepowatchError
-from repowatch.model.package import Entry, Nevra
+from repowatch.model.called import matcher
+from repowatch.model.digests import checksum_type
+from repowatch.model.package import Entry
 from repowatch.model.publication import Publication
+from repowatch.web.openings import Unserved
 from repowatch.web.served import Served
 from repowatch.web.wire import Wait
 
@@ -88,9 +90,15 @@ def wait_for(repository: Served, query: Query) -> Wait | None:
     return None if is_over() else Wait(is_over, query.wait)
 
 
-def status(repositories: Sequence[Served], *, version: str) -> dict[str, Any]:
+def status(
+    repositories: Sequence[Served], *, version: str, unserved: Sequence[Unserved] = ()
+) -> dict[str, Any]:
     """The JSON status: what `repowatch status` shows."""
-    return {"version": version, "repositories": [repository.status() for repository in repositories]}
+    return {
+        "version": version,
+        "repositories": [repository.status() for repository in repositories],
+        "not_served": [{"path": each.path, "reason": each.reason} for each in unserved],
+    }
 
 
 def about(repository: Served, query: Query, *, version: str, now: float) -> dict[str, Any]:
@@ -112,7 +120,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "nevra": str(entry.nevra),
         "size": entry.stamp.size,
         "modified_at": entry.stamp.mtime_ns / 1e9,
-        "sha256": entry.pkgid,
+        checksum_type(entry.pkgid): entry.pkgid,
     }
 
 
@@ -125,33 +133,5 @@ def found(publication: Publication | None, query: Query, *, now: float) -> list[
         since = (now - query.days * _DAY) * 1e9
         entries = (entry for entry in entries if entry.stamp.mtime_ns >= since)
     if query.match:
-        entries = filter(_matcher(query.match), entries)
+        entries = filter(matcher(query.match), entries)
     return heapq.nlargest(MOST_FOUND, entries, key=lambda entry: entry.stamp.mtime_ns)
-
-
-def _matcher(pattern: str) -> Callable[[Entry], bool]:
-    if not any(each in pattern for each in "*?["):
-        return lambda entry: _is_called(entry, pattern)
-    matches = re.compile(fnmatch.translate(pattern)).match
-    return lambda entry: bool(
-        matches(entry.location_href.rpartition("/")[2])
-        or matches(str(entry.nevra))
-        or matches(entry.location_href)
-    )
-
-
-def _is_called(entry: Entry, asked: str) -> bool:
-    if asked in entry.location_href and asked in (
-        entry.location_href,
-        entry.location_href.rpartition("/")[2],
-    ):
-        return True
-    return asked.startswith(entry.nevra.name) and asked in _forms(entry.nevra)
-
-
-def _forms(nevra: Nevra) -> tuple[str, ...]:
-    """All that people call a package, with and without epoch and architecture."""
-    plain = f"{nevra.name}-{nevra.version}-{nevra.release}"
-    full = f"{nevra.name}-{nevra.epoch or 0}:{nevra.version}-{nevra.release}"
-    arch = nevra.arch
-    return nevra.name, f"{nevra.name}.{arch}", plain, f"{plain}.{arch}", full, f"{full}.{arch}"

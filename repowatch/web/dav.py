@@ -30,6 +30,7 @@ from wsgidav.wsgidav_app import WsgiDAVApp
 
 from repowatch.system.files import make_sure_of
 from repowatch.web import moves
+from repowatch.web.batched import in_batch
 from repowatch.web.body import BodyError
 from repowatch.web.destination import destination
 from repowatch.web.locks import Locks
@@ -72,14 +73,15 @@ def application(repository: Served, *, max_upload: int | None) -> WSGIApplicatio
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer beside WsgiDAV's own way out: there it reads bodies to their end and closes connections."""
-        if environ["REQUEST_METHOD"] == "PUT":
-            try:
+        try:
+            answer = in_batch(environ, repository, locks=locks)
+            if environ["REQUEST_METHOD"] == "PUT":
                 answer = plain_put(environ, repository, locks=locks, most=max_upload)
-            except Refusal as refusal:
-                answer = Answer(refusal.status, text=str(refusal))
-            if answer is not None:
-                environ[ANSWER] = answer
-                return _say(answer, start_response)
+        except Refusal as refusal:
+            answer = Answer(refusal.status, text=str(refusal))
+        if answer is not None:
+            environ[ANSWER] = answer
+            return _say(answer, start_response)
         for _ in dav(environ, start_response):
             pass
         reply: _Reply = environ.pop(_REPLY)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import TypeAlias
 from wsgiref.types import WSGIEnvironment
 
+from repowatch.errors import Forbidden
 from repowatch.web.peer import Peer, Trusted, is_safe_for_passwords, peer_of
 from repowatch.web.replies import Reply
 from repowatch.web.rules import NOBODY, Action, Decision, Identity, Rules
+from repowatch.web.served import Asker
 from repowatch.web.users import Throttle, Users, log_in, parse_basic
 
 IDENTITY = "repowatch.identity"
 
 _CHALLENGE = ("WWW-Authenticate", 'Basic realm="repowatch", charset="UTF-8"')
 
-Act: TypeAlias = tuple[Action, str, str]  # what, the repository, the location_href
+# What, the repository, the location_href (None: of some file, see Rules.may).
+Act: TypeAlias = tuple[Action, str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,17 @@ class Guard:
         )
         environ["REMOTE_ADDR"] = peer.address or ""
         environ["wsgi.url_scheme"] = peer.scheme
+        environ["repowatch.proxied"] = peer.proxied
         return peer
 
     def is_public(self, repository: str) -> bool:
         """Whether anyone may read a repository, from anywhere."""
         return self._rules.is_public(repository)
+
+    def asks_readers(self, repository: str) -> bool:
+        """Whether readers of a repository have to say who they are."""
+        # A snapshot is read by who may read its repository.
+        return self._rules.needs_identity(Action.READ, repository.partition("@")[0])
 
     def address(self, direct: str | None, fields: Mapping[str, str]) -> str | None:
         """The client's, behind a connection from `direct`; None for a unix socket."""
@@ -90,15 +100,24 @@ class Guard:
 
     def may_read(self, environ: WSGIEnvironment, repository: str) -> bool:
         """Whether whoever was admitted may read a repository: what it is told about may depend on it."""
+        return self.why_not(environ, (Action.READ, repository, "")) is None
+
+    def asker(self, environ: WSGIEnvironment, repository: str) -> Asker:
+        """Whoever was admitted, and what it may do to single names of a repository."""
+        identity: Identity = environ.get(IDENTITY, NOBODY)
+
+        def may(action: Action, location_href: str) -> None:
+            if reason := self.why_not(environ, (action, repository, location_href)):
+                raise Forbidden(f"{location_href}: {reason}")
+
+        return Asker(identity.name, identity.how, partial(may, Action.WRITE), partial(may, Action.DELETE))
+
+    def why_not(self, environ: WSGIEnvironment, act: Act) -> str | None:
+        """Why whoever was admitted may not do something more; None where it may."""
         verdict = self._rules.may(
-            environ.get(IDENTITY, NOBODY),
-            Action.READ,
-            repository,
-            "",
-            address=environ["REMOTE_ADDR"] or None,
-            now=time.time(),
+            environ.get(IDENTITY, NOBODY), *act, address=environ["REMOTE_ADDR"] or None, now=time.time()
         )
-        return verdict.decision is Decision.ALLOWED
+        return None if verdict.decision is Decision.ALLOWED else verdict.reason
 
     def _by_password(
         self, environ: WSGIEnvironment, field: str, acts: tuple[Act, ...], peer: Peer, users: Users

@@ -41,8 +41,12 @@ class Metrics:
         counts: Counts,
         connections: Callable[[], int],
         expires_at: Callable[[], float] | None,
+        unserved: Callable[[], int] = int,
     ) -> None:
-        """`expires_at`: when the server's certificate does, in seconds since 1970; None without one."""
+        """`expires_at`: when the server's certificate does, in seconds since 1970; None without one.
+        `unserved`: directories that could be repositories, and are none.
+        """
+        self._unserved = unserved
         self._version = version
         self._figures = figures
         self._counts = counts
@@ -72,6 +76,11 @@ class Metrics:
         yield from _of_counts(self._counts)
         yield GaugeMetricFamily(
             "repowatch_connections", "Connections that are open.", value=self._connections()
+        )
+        yield GaugeMetricFamily(
+            "repowatch_directories_not_served",
+            "Directories that a pattern finds, and that can be no repositories.",
+            value=self._unserved(),
         )
         if self._expires_at:
             yield GaugeMetricFamily(
@@ -112,6 +121,15 @@ def _of_repositories(repositories: Sequence[Figures]) -> Iterator[Metric]:
         lambda each: each.waiting,
     )
     yield _gauge("packages", "Packages that are listed.", repositories, lambda each: each.packages)
+    yield _counter(
+        "replaced_by_file",
+        "Listed packages that were replaced by file, where uploads may not replace.",
+        repositories,
+        lambda each: each.replacements,
+    )
+    yield _gauge(
+        "duplicates", "Packages that several files hold.", repositories, lambda each: each.duplicates
+    )
     yield _gauge("rejected", "Files that are not listed.", repositories, lambda each: each.rejected)
     yield _gauge(
         "unchecked",
@@ -119,12 +137,39 @@ def _of_repositories(repositories: Sequence[Figures]) -> Iterator[Metric]:
         repositories,
         lambda each: each.unchecked,
     )
+    yield _gauge(
+        "open_batches", "Batches that wait for their commit.", repositories, lambda each: each.batches
+    )
+    yield _counter("pruned_packages", "Packages that were pruned.", repositories, lambda each: each.pruned)
+    yield _gauge(
+        "retired_packages",
+        "Pruned packages that are still served under their names.",
+        repositories,
+        lambda each: each.retired[0],
+    )
+    yield _gauge("retired_bytes", "Bytes of them.", repositories, lambda each: each.retired[1])
+    yield _gauge("snapshots", "Snapshots.", repositories, lambda each: each.snapshots[0])
+    yield _gauge(
+        "damaged_snapshots", "Snapshots that can not be read.", repositories, lambda each: each.snapshots[1]
+    )
+    yield _gauge(
+        "snapshots_extra_bytes",
+        "Bytes of packages that are kept for snapshots alone.",
+        repositories,
+        lambda each: each.snapshots_extra,
+    )
     yield _gauge("healthy", "1 where /healthz has nothing to say.", repositories, lambda each: each.is_well)
     yield _gauge(
         "last_success_timestamp_seconds",
         "When the metadata was last known to be as the tree, in seconds since 1970.",
         repositories,
         lambda each: each.succeeded_at,
+    )
+    yield _gauge(
+        "signing_key_expiry_timestamp_seconds",
+        "When the first of the keys that sign the metadata expires, in seconds since 1970.",
+        repositories,
+        lambda each: each.signing_key_expires_at,
     )
     yield _gauge(
         "disk_free_bytes",

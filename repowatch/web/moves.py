@@ -22,7 +22,7 @@ def remove_file(repository: Served, location_href: str) -> Answer | None:
     path = repository.path(location_href)
     os.unlink(path)
     make_sure_of(os.path.dirname(path))
-    return None
+    return wait_for(repository.look(location_href)) if repository.is_companion(location_href) else None
 
 
 def remove_directory(repository: Served, location_href: str) -> Answer:
@@ -87,7 +87,7 @@ def _give_name(repository: Served, target: str, *, staged: str, departs: str | N
     inspection = None
     if repository.is_package_name(target) and (size := os.stat(staged).st_size):
         with open(staged, "rb", buffering=0) as stream:
-            inspection = inspect(stream, size=size)
+            inspection = inspect(stream, size=size, checksum=repository.checksum)
     path = repository.path(target)
     if not os.path.isdir(path) or os.path.islink(path):
         return publish(repository, target, staged=staged, inspection=inspection, departs=departs)

@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from repowatch.errors import Conflict, Misunderstood, Nameless, RepowatchError
+from repowatch.errors import BadPackage, Conflict, Forbidden, Misunderstood, Nameless, RepowatchError
 from repowatch.web.api import ROOT
 from repowatch.web.replies import as_json, plain
-from repowatch.web.served import Operation, Served
+from repowatch.web.served import Asker, ByName, Operation, Served
 from repowatch.web.uploads import Refusal
 from repowatch.web.xmlbody import read_body
 
@@ -20,6 +20,8 @@ _STATUS = {
     Nameless: HTTPStatus.NOT_FOUND,
     Misunderstood: HTTPStatus.BAD_REQUEST,
     Conflict: HTTPStatus.CONFLICT,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    BadPackage: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 
@@ -29,7 +31,12 @@ class Asked:
 
     repository: Served
     name: str
-    operation: Operation
+    operation: Operation | ByName
+
+    @property
+    def location_href(self) -> str | None:
+        """What has to be writable before it is begun: all of the repository, or (None) some file in it."""
+        return None if isinstance(self.operation, ByName) else ""
 
     @classmethod
     def of(cls, path: str, repositories: Iterable[Served]) -> Asked | None:
@@ -48,20 +55,24 @@ def perform(
     environ: WSGIEnvironment,
     start_response: StartResponse,
     *,
+    asker: Asker,
     may_read: Callable[[str], bool],
-    done: Callable[[dict[str, Any]], None],
+    done: Callable[[dict[str, Any], dict[str, Any]], None],
 ) -> Iterable[bytes]:
-    """Do it, and answer with what came of it; 400, 404, 409, 413 or 503 with the reason, in a line of text.
+    """Do it, and tell what came of it; 400, 403, 404, 409, 413, 422 or 503 with the reason, as text.
 
-    `may_read`: whether the client may read another repository. `done` is called with the arguments of what
-    was done. Raises BodyError.
+    `may_read`: whether the client may read another repository. `done` is called with the arguments and the
+    outcome of what was done. Raises BodyError.
     """
     try:
         arguments = _arguments(read_body(environ))
         if asked.operation.reads:
             _check_source(arguments, asked.operation.reads, may_read)
-        outcome = asked.operation.run(arguments, environ.get("REMOTE_USER") or None)
-        done(arguments)
+        if isinstance(asked.operation, ByName):
+            outcome = asked.operation.run(arguments, asker)
+        else:
+            outcome = asked.operation.run(arguments, asker.name)
+        done(arguments, outcome)
         return as_json(start_response, outcome)
     except Refusal as error:
         return plain(start_response, error.status, str(error))

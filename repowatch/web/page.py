@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from repowatch.web.api import LONGEST_PATTERN, MOST_FOUND, Query
+from repowatch.web.clients import repo_id, script_path
 from repowatch.web.listing import STYLE, date, in_units, printable
 from repowatch.web.names import href_of
 from repowatch.web.replies import Headers
@@ -60,11 +61,16 @@ table.rows,.rows tbody,.rows tr{display:block}
 _MARKS = {"added": "+", "replaced": "±", "removed": "−"}
 
 
-def front(told: Sequence[dict[str, Any]], *, version: str) -> bytes:
+def front(
+    told: Sequence[dict[str, Any]], *, not_served: Sequence[Mapping[str, Any]] = (), version: str
+) -> bytes:
     """The page at `/`: what the JSON status says of each repository, in short."""
     sections = [_summary(each) for each in told]
     if not sections:
         sections = ["<p>There is no repository that you may read.</p>\n"]
+    if not_served:
+        rows = ((_text(each["path"]), _text(each["reason"])) for each in not_served)
+        sections.append(f"<h2>Not served</h2>\n{_table(('directory', 'why'), rows)}")
     return _page("Package repositories", "".join(sections), version=version)
 
 
@@ -79,7 +85,9 @@ def repository(
         _facts(told),
         _how_to(told, base_url=base_url, repo_file=repo_file),
         _search(told, query),
+        _snapshots(told),
         _rejected(told["rejected"]),
+        _notices(told),
         _history(told["history"]),
     ]
     return _page(name, "".join(parts), version=version)
@@ -137,23 +145,74 @@ def _facts(told: Mapping[str, Any]) -> str:
         ("uploads in hand", f"{told['uploads']:,}"),
         ("changes waiting", f"{told['waiting']:,}" if told["waiting"] else ""),
         ("to be checked", f"{told['unchecked']:,}" if told["unchecked"] else ""),
+        ("batches", _batches(told)),
+        ("beside packages", _companions(told)),
         ("disk left", "unknown" if told["disk_free"] is None else in_units(told["disk_free"])),
+        ("pruning", _pruning(told.get("pruning"))),
         ("watched by", _text(told["watcher"])),
+        ("signed by", _signers(told)),
     ]
     items = "".join(f"<dt>{label}</dt><dd>{value}</dd>\n" for label, value in rows if value)
     return f"<dl>\n{items}</dl>\n"
 
 
+def _companions(told: Mapping[str, Any]) -> str:
+    """Groups, modules, advisories: where each comes from, and what of it is not as it should be."""
+    lines = []
+    for each in told.get("companions", ()):
+        state = "" if each["state"] == "published" else f' <span class="bad">{_text(each["state"])}</span>'
+        names = ", ".join(map(_text, each["unlisted"][:3]))
+        more = f' <span class="dim">names what is not listed: {names}</span>' if names else ""
+        lines.append(f"{_text(each['location'])} ({_text(each['type'])}){state}{more}")
+    return "<br>\n".join(lines[:SHOWN_REJECTED])
+
+
+def _batches(told: Mapping[str, Any]) -> str:
+    """What waits for a commit."""
+    return "<br>".join(
+        f"{_text(each['batch'])} by {_text(each['who'] or 'anonymous')}, {each['files']:,} changes, "
+        f"{in_units(each['bytes'])}, since {date(each['began_at'])}"
+        for each in told.get("batches", ())
+    )
+
+
+def _signers(told: Mapping[str, Any]) -> str:
+    """The fingerprints, each a link to its key: people compare them with those that they were told."""
+    signing = told.get("signing")
+    if signing is None or signing["signed_at"] is None:
+        return ""
+    keys = (each["fingerprint"] for each in signing["keys"])
+    return "<br>".join(f'<a href="{_url(told)}repodata/{key}.key"><code>{key}</code></a>' for key in keys)
+
+
+def _pruning(pruning: Mapping[str, Any] | None) -> str:
+    """Nothing where no rule is configured and nothing is left of one."""
+    if pruning is None or not (pruning["rules"] or pruning["retired"]):
+        return ""
+    parts = []
+    if pruning["retired"]:
+        parts.append(f"{pruning['retired']:,} retired are still served, {in_units(pruning['retired_size'])}")
+    if pruning["last_at"] is not None:
+        parts.append(f"last pruned {pruning['last_packages']:,}, {date(pruning['last_at'])}")
+    if pruning["paused"]:
+        parts.append(_text(pruning["paused"]))
+    return "; ".join(parts) or "nothing pruned yet"
+
+
 def _how_to(told: Mapping[str, Any], *, base_url: str, repo_file: str) -> str:
-    name, target = _text(_word(told["name"])), f"{base_url}{_repo_file(told)}"
-    url = f"{base_url}{href_of(told['url'])}"
+    name, target = _text(repo_id(told["name"])), _text(_word(f"{base_url}{_repo_file(told)}"))
+    url = _text(_word(f"{base_url}{href_of(told['url'])}"))
+    script = _text(_word(f"{base_url}{script_path(told['name'])}"))
     return (
         "<h2>How to use it</h2>\n"
-        f"<pre>curl -fo {_text(_word('/etc/yum.repos.d/' + told['name'] + '.repo'))} {_text(target)}</pre>\n"
-        f"<p>or, for one command, without a file:</p>\n"
-        f"<pre>dnf --repofrompath={name},{_text(url)} --nogpgcheck --repo={name} install PACKAGE</pre>\n"
+        f"<pre>curl -fsS {script} | sudo sh</pre>\n"
+        f"<p>does one of these, whichever the host needs:</p>\n"
+        f"<pre>curl -fo /etc/yum.repos.d/{name}.repo {target}\n"
+        f"zypper addrepo {target}</pre>\n"
+        f"<p>For one command, without a file:</p>\n"
+        f"<pre>dnf --repofrompath={name},{url} --nogpgcheck --repo={name} install PACKAGE</pre>\n"
         f"<p>To upload; it is answered when dnf can install it:</p>\n"
-        f"<pre>curl -fT FILE.rpm {_text(url)}</pre>\n"
+        f"<pre>curl -fT FILE.rpm {url}</pre>\n"
         f'<details><summary><a href="{_repo_file(told)}">{_text(told["name"])}.repo</a></summary>\n'
         f"<pre>{_text_lines(repo_file)}</pre></details>\n"
     )
@@ -182,6 +241,33 @@ def _search(told: Mapping[str, Any], query: Query) -> str:
     return f"{form}{note}{_table(('package', 'size', 'modified'), rows)}"
 
 
+def _snapshots(told: Mapping[str, Any]) -> str:
+    snapshots = told.get("snapshots", {"list": (), "damaged": ()})
+    rows = [
+        (
+            f'<a href="{escape(href_of(_above(told) + each["name"]))}/">{_text(each["name"])}</a>',
+            f"{each['packages']:,} packages, {in_units(each['size'])}",
+            f"revision {each['revision']}, {date(each['created_at'])}",
+            _text(each["by"] or "anonymous"),
+        )
+        for each in reversed(snapshots["list"])
+    ]
+    rows += [
+        (_text(each["name"]), f'<span class="bad">damaged: {_text(each["reason"])}</span>', "", "")
+        for each in snapshots["damaged"]
+    ]
+    if not rows:
+        return ""
+    extra = in_units(snapshots["extra_size"])
+    heads = ("snapshot", "keeps", "published", "by")
+    return f"<h2>Snapshots</h2>\n<p>{extra} beyond the tree</p>\n{_table(heads, rows)}"
+
+
+def _above(told: Mapping[str, Any]) -> str:
+    """What stands before the name of a snapshot in its URL."""
+    return f"{told['url'].rstrip('/') or '/'}@"
+
+
 def _rejected(rejected: Sequence[Mapping[str, Any]]) -> str:
     if not rejected:
         return ""
@@ -189,6 +275,24 @@ def _rejected(rejected: Sequence[Mapping[str, Any]]) -> str:
     more = len(rejected) - SHOWN_REJECTED
     note = f"<p>and {more:,} more</p>\n" if more > 0 else ""
     return f"<h2>Not listed</h2>\n{_table(('file', 'why'), rows)}{note}"
+
+
+def _notices(told: Mapping[str, Any]) -> str:
+    """What is listed and worth a look all the same."""
+    rows = [
+        (_text(each["location"]), f"replaced by file, {date(each['at'])}")
+        for each in told.get("replaced", ())
+    ]
+    rows += [
+        (_text(each["nevra"]), f"is in several files: {_text(', '.join(each['locations']))}")
+        for each in told.get("duplicates", ())
+    ]
+    rows += [(_text(each["location"]), _text(each["hint"])) for each in told.get("hints", ())]
+    if not rows:
+        return ""
+    more = told.get("duplicated", 0) + told.get("hinted", 0) + len(told.get("replaced", ())) - len(rows)
+    note = f"<p>and {more:,} more</p>\n" if more > 0 else ""
+    return f"<h2>Worth a look</h2>\n{_table(('package', 'what'), rows)}{note}"
 
 
 def _history(history: Sequence[Mapping[str, Any]]) -> str:
@@ -208,8 +312,8 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _who(event: Mapping[str, Any]) -> str:
-    if event["how"] == "file":
-        return "by file"
+    if event["how"] in ("file", "prune"):
+        return "by file" if event["how"] == "file" else "by a rule of pruning"
     return _text(event["who"]) if event["who"] else "anonymous"
 
 

@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from repowatch.model.digests import checksum_type
 from repowatch.model.package import Entry
 from repowatch.system.audit import Change
 from repowatch.web.destination import destination
@@ -40,6 +41,24 @@ class _Before:
 
     there: Entry | None
     below: Sequence[Entry]  # in a directory that goes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an operation changed."""
+
+    revision: int | None = None
+    came: Sequence[Entry] = ()
+    gone: Sequence[str] = ()  # locations
+
+    @classmethod
+    def of(cls, repository: Served, told: Mapping[str, Any]) -> Outcome:
+        """What the answer to an operation tells: `revision`, `locations` and `removed`."""
+        listed = (_listed(repository, each) for each in told.get("locations", ()))
+        return cls(told.get("revision"), [each for each in listed if each], told.get("removed", ()))
+
+
+NO_OUTCOME = Outcome()
 
 
 class Recorder:
@@ -72,9 +91,18 @@ class Recorder:
             self._record(_change(repository, location, environ, status[-1], before), before.below)
 
     def operation(
-        self, repository: str, name: str, arguments: dict[str, Any], environ: WSGIEnvironment
+        self,
+        repository: str,
+        name: str,
+        arguments: dict[str, Any],
+        environ: WSGIEnvironment,
+        *,
+        outcome: Outcome = NO_OUTCOME,
     ) -> None:
-        """Record that an operation was done: its name as the method, its arguments as the location."""
+        """Record that an operation was done: its name as the method, its arguments as the location.
+
+        Before that a line for each package that came or left by it.
+        """
         identity = environ[IDENTITY]
         change = Change(
             at=time.time(),
@@ -84,14 +112,22 @@ class Recorder:
             method=name,
             repository=repository,
             location=json.dumps(arguments, sort_keys=True)[:_LONGEST_ARGUMENTS],
+            revision=outcome.revision,
             status=200,
         )
-        self._record(change, ())
+        came = [
+            replace(change, location=each.location_href, nevra=str(each.nevra), **_checksums(each.pkgid))
+            for each in outcome.came
+        ]
+        self._append(change, [*came, *(replace(change, location=each) for each in outcome.gone)])
 
     def _record(self, change: Change, below: Sequence[Entry]) -> None:
+        self._append(change, [_of_package(change, entry) for entry in below])
+
+    def _append(self, change: Change, parts: Sequence[Change]) -> None:
         try:
-            for entry in below:
-                self._write(_of_package(change, entry), durable=False)
+            for part in parts:
+                self._write(part, durable=False)
             self._write(change, durable=True)
         except OSError as error:
             log.error("the audit lacks %s of %s: %s", change.method, change.location, error.strerror or error)
@@ -127,7 +163,7 @@ def _change(
 ) -> Change:
     answer: Answer | None = environ.get(ANSWER)
     there = _destination(repository, environ)
-    came = answer.sha256 if answer else None
+    came = answer.checksum if answer else None
     if environ["REQUEST_METHOD"] == "PUT":
         # What is listed there may still be, or already be, another package.
         package = _listed(repository, location)
@@ -144,11 +180,16 @@ def _change(
         repository=repository.name,
         location=location,
         destination=there,
-        sha256=package.pkgid if package else came,
+        **_checksums(package.pkgid if package else came),
         nevra=str(package.nevra) if package else None,
         revision=answer.revision if answer else None,
         status=status,
     )
+
+
+def _checksums(checksum: str | None) -> dict[str, Any]:
+    """Under the name of its kind."""
+    return {checksum_type(checksum): checksum} if checksum else {}
 
 
 def _of_package(change: Change, entry: Entry) -> Change:
@@ -159,7 +200,7 @@ def _of_package(change: Change, entry: Entry) -> Change:
         change,
         location=entry.location_href,
         destination=None if there is None else f"{there.rstrip('/')}/{rest}",
-        sha256=entry.pkgid,
+        **_checksums(entry.pkgid),
         nevra=str(entry.nevra),
     )
 

@@ -80,7 +80,10 @@ class Request:
             wire.outgoing.when_done(self._note)
 
     def _make_environ(self, certificate: str | None) -> WSGIEnvironment:
-        """REQUEST_URI is the target as it was sent; `repowatch.fields` are the head's, by lower-case name."""
+        """REQUEST_URI is the target as it was sent; `repowatch.fields` are the head's, by lower-case name.
+
+        `repowatch.connection` is a number that no other connection has.
+        """
         head, wire = self.head, self._wire
         path, _, query = head.target.partition("?")
         environ: WSGIEnvironment = {
@@ -104,6 +107,7 @@ class Request:
             "wsgi.run_once": False,
             "repowatch.fields": head.fields,
             "repowatch.certificate": certificate,
+            "repowatch.connection": wire.number,
             "repowatch.operator": wire.operator,
         }
         for name, value in head.fields.items():

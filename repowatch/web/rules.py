@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -69,6 +69,7 @@ class Rights:
     write: frozenset[str] | None = None  # None: every user
     allow: tuple[IPNetwork, ...] = ()  # if there are any, nobody else
     deny: tuple[IPNetwork, ...] = ()  # wins over `allow`
+    family: str | None = None  # the name of a pattern that finds it, by which an account may name it
 
 
 _ALLOWED = Verdict(Decision.ALLOWED)
@@ -99,13 +100,15 @@ class Rules:
         groups: Mapping[str, Collection[str]],
         accounts: Mapping[str, Account],
         anonymous_write: bool,
+        found: Callable[[str], Rights | None] = lambda name: None,
     ) -> None:
         """`rights` by repository, `groups` without their @, `accounts` by user.
 
         `anonymous_write`: there are no users, and whoever reaches a repository that names no writers may
-        write.
+        write. `found` tells the rights of a repository without a name in `rights`, also before there is one.
         """
         self._rights = rights
+        self._found = found
         self._groups = groups
         self._accounts = accounts
         self._anonymous_write = anonymous_write
@@ -115,17 +118,18 @@ class Rules:
         identity: Identity,
         action: Action,
         repository: str,
-        location_href: str,
+        location_href: str | None,
         *,
         address: str | None,
         now: float,
     ) -> Verdict:
         """Whether `identity` may do something to a name.
 
-        The location_href of a directory is "" or ends with a slash. `address` is the client's, None for a
+        The location_href of a directory is "" or ends with a slash; None is some file, and it is asked
+        again which. `address` is the client's, None for a
         unix socket, which no list of addresses is about; `now` is in seconds since 1970.
         """
-        rights = self._rights.get(repository)
+        rights = self._rights_of(repository)
         if rights is None:
             return _forbidden(f"there is no repository {repository}")
         if not _may_come(address, rights):
@@ -138,12 +142,12 @@ class Rules:
         if not self._is_among(name, rights.read if action is Action.READ else rights.write):
             return _forbidden(f"{name} may not {action.value} {repository}")
         account = self._accounts.get(name)
-        why = account and _narrowed(account, action, repository, location_href, now=now)
+        why = account and _narrowed(account, action, repository, location_href, family=rights.family, now=now)
         return _forbidden(f"account {name} {why}") if why else _ALLOWED
 
     def needs_identity(self, action: Action, repository: str) -> bool:
         """Whether it matters who the client is; else its credentials need not be looked at."""
-        rights = self._rights.get(repository)
+        rights = self._rights_of(repository)
         if rights is None:
             return True
         entries = rights.read if action is Action.READ else rights.write
@@ -151,8 +155,11 @@ class Rules:
 
     def is_public(self, repository: str) -> bool:
         """Whether anyone may read a repository, from anywhere."""
-        rights = self._rights.get(repository)
+        rights = self._rights_of(repository)
         return rights is not None and ANYONE in rights.read and not (rights.allow or rights.deny)
+
+    def _rights_of(self, repository: str) -> Rights | None:
+        return self._rights.get(repository) or self._found(repository)
 
     def _is_among(self, name: str, entries: frozenset[str] | None) -> bool:
         # A certificate may be made out to any name, "@admins" among them.
@@ -178,18 +185,24 @@ def _may_come(address: str | None, rights: Rights) -> bool:
 
 
 def _narrowed(
-    account: Account, action: Action, repository: str, location_href: str, *, now: float
+    account: Account,
+    action: Action,
+    repository: str,
+    location_href: str | None,
+    *,
+    family: str | None,
+    now: float,
 ) -> str | None:
     """Why an account may not, None when it may; completes "account ci ..."."""
     if account.expires is not None and now >= account.expires:
         return f"expired on {_day(account.expires)}"
-    if account.repositories is not None and repository not in account.repositories:
+    if account.repositories is not None and not account.repositories & {repository, family}:
         return f"is not for the repository {repository}"
     if action is Action.READ:
         return None
     if action is Action.DELETE and not account.delete:
         return "may not delete"
-    if account.names is not None:
+    if account.names is not None and location_href is not None:
         return _narrowed_by_name(account.names, location_href)
     return None
 

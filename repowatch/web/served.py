@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from repowatch.errors import Nameless
 from repowatch.model.digests import Inspection
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed, Publication
 
 _NAMED_BY_CHECKSUM = re.compile(r"^repodata/([0-9a-f]{64,128})-[^/]+$")
-
+# What is replaced under its name: repomd.xml, its signature, and the keys.
+_REPLACED = re.compile(r"^repodata/(?:repomd\.xml(?:\.asc|\.key)?|[0-9A-F]{40,64}\.key)$")
 
 _CONTENT_TYPES = {
     "rpm": "application/x-rpm",
@@ -24,6 +26,7 @@ _CONTENT_TYPES = {
     "bz2": "application/x-bzip2",
     "xz": "application/x-xz",
     "asc": "application/pgp-signature",
+    "key": "application/pgp-keys",
     "repo": "text/plain; charset=utf-8",
     "txt": "text/plain; charset=utf-8",
     "json": "application/json",
@@ -84,6 +87,71 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Whoever asks for an operation."""
+
+    name: str | None
+    how: str
+    may_write: Callable[[str], None]  # takes a location_href; raises Forbidden
+    may_delete: Callable[[str], None]
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it comes from this host by the door for operators."""
+        return self.how == "control"
+
+
+@dataclass(frozen=True, slots=True)
+class ByName:
+    """An operation for whoever may write to some names of the repository: it asks for each."""
+
+    run: Callable[[dict[str, Any], Asker], dict[str, Any]]  # as in Operation
+    reads: str | None = None
+
+
+class Batched(Protocol):
+    """Changes that wait for their commit. Raises BadPackage, Misunderstood, Conflict, OSError."""
+
+    def put(
+        self,
+        batch: str,
+        location_href: str,
+        *,
+        staged: str,
+        inspection: Inspection,
+        is_conditional: bool,
+        who: str | None,
+    ) -> str:
+        """Take a staged package; what is said of it. `is_conditional`: what has the name now has to stay."""
+
+    def remove(self, batch: str, location_href: str, *, who: str | None) -> str:
+        """A package is to leave; what is said of it."""
+
+
+class SnapshotFile(Protocol):
+    """A file of a snapshot."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def etag(self) -> str | None: ...
+
+
+class SnapshotView(Protocol):
+    """What a snapshot has. Raises Conflict where the bytes of a package are lost."""
+
+    def find(self, location_href: str) -> SnapshotFile | None: ...
+
+    def entries(self, directory: str) -> Sequence[tuple[str, bool, int, float]] | None:
+        """Name, whether it is a directory, bytes, and mtime of what is in one; None where there is none."""
+
+
+def _no_snapshot(name: str) -> SnapshotView:
+    raise Nameless(f"there is no snapshot {name}")
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """One repository."""
 
@@ -103,10 +171,21 @@ class Served:
     look: Callable[[str], Future[Listed]]
     health: Callable[[], str | None]
     status: Callable[[], dict[str, Any]]
+    is_companion: Callable[[str], bool] = lambda location_href: False  # whether it has a record of its own
+    examine: Callable[[str, str], None] = lambda location_href, path: None  # such a file; raises BadMetadata
+    checksum: str = "sha256"  # what a package is identified by, hashlib's name
     claim: Claim = _nobody_asks
-    operations: Mapping[str, Operation] = field(default_factory=dict)  # by name
+    # Path and pkgid of what is still served under a name that nothing in the tree has.
+    retired: Callable[[str], tuple[str, str] | None] = lambda location_href: None
+    batched: Batched | None = None
+    snapshot: Callable[[str], SnapshotView] = _no_snapshot  # by its name; raises Nameless and Conflict
+    operations: Mapping[str, Operation | ByName] = field(default_factory=dict)  # by name
     reports: Mapping[str, Callable[[], Any]] = field(default_factory=dict)  # GET of the same kind: JSON
     when_published: Callable[[Callable[[], None]], None] = lambda act: None  # calls it at each publication
+    baseurl: Callable[[], str | None] = lambda: None  # the path that clients are told, if another
+    came_late: bool = False  # while others were served already
+    metadata_keys: Callable[[], Sequence[str]] = tuple  # location_hrefs of the keys that sign the metadata
+    package_keys: Callable[[], bytes] = bytes  # armored keys; one of them signed each package, if any
 
     def resolve(self, location_href: str) -> str | None:
         """The path behind a name, None where a symbolic link leads to what it may not."""
@@ -143,6 +222,6 @@ class Served:
     def cache_control(self, location_href: str) -> str | None:
         if _NAMED_BY_CHECKSUM.match(location_href):
             return "public, max-age=31536000, immutable"
-        if location_href in ("repodata/repomd.xml", "repodata/repomd.xml.asc"):
+        if _REPLACED.match(location_href):
             return "no-cache"
         return None

@@ -9,14 +9,16 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from repowatch.model.publication import Publication
+from repowatch.system.clock import SystemClock
 from repowatch.system.files import is_where_it_seems
-from repowatch.web import about
+from repowatch.web import about, clients, snapshots
 from repowatch.web import status as says
 from repowatch.web.counts import Counts
 from repowatch.web.dav import application
@@ -28,8 +30,10 @@ from repowatch.web.kept import MOST, SETTLED, Kept, Shelf, stamp_of
 from repowatch.web.listing import DirectoryEntry, render
 from repowatch.web.metrics import Busy, Metrics
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
+from repowatch.web.openings import Opening, Unserved, make, no_opening
 from repowatch.web.operations import Asked, perform
-from repowatch.web.records import Recorder, claimed
+from repowatch.web.pairs import PAIRED, REPOMD, Pairs, as_file
+from repowatch.web.records import Outcome, Recorder, claimed
 from repowatch.web.replies import Headers, Reply, page, plain
 from repowatch.web.rules import Action
 from repowatch.web.served import Served, content_type
@@ -86,6 +90,7 @@ class _Route:
     door: _Door | None
     location_href: str
     file_path: str | None  # None where no file can be meant
+    snapshot: snapshots.Meant | None = None
 
 
 class Site:
@@ -102,17 +107,23 @@ class Site:
         record: Recorder | None = None,
         counts: Counts,
         metrics: Metrics,
+        opening: Callable[[str], Opening | None] = no_opening,
+        unserved: Callable[[], Sequence[Unserved]] = tuple,
     ) -> None:
         """`base_url` is what clients are told to begin with, without a slash at its end.
 
-        `record` keeps an account of each change.
+        `record` keeps an account of each change. `opening` tells what may be made where no repository is,
+        `unserved` which directories are none.
         """
+        self._max_upload = max_upload
         self._repositories = tuple(repositories)
-        self._doors = [
-            _Door(each.url, each, application(each, max_upload=max_upload)) for each in repositories
-        ]
+        self._doors = tuple(map(self._door, repositories))
+        self._opening = opening
+        self._unserved = unserved
+        self._published: Callable[[], None] = lambda: None
         self._guard = guard
         self._shelf = Shelf()
+        self._pairs = Pairs(clock=SystemClock())
         self._shared = about.Shared()
         self._route = lru_cache(maxsize=4096)(self._find_route)
         self._base_url = base_url
@@ -126,6 +137,19 @@ class Site:
         self._guard = guard
         self._shelf = Shelf()  # after the guard, see `_keep`
 
+    def _door(self, repository: Served) -> _Door:
+        return _Door(repository.url, repository, application(repository, max_upload=self._max_upload))
+
+    def serve(self, repositories: Sequence[Served]) -> None:
+        """Serve these from now on; from another thread. Those that were served before keep their locks."""
+        known = {id(door.repository): door for door in self._doors}
+        self._doors = tuple(known.get(id(each)) or self._door(each) for each in repositories)
+        self._repositories = tuple(repositories)
+        # A request that is on its way puts what it found into the old cache, and into the old shelf.
+        self._route = lru_cache(maxsize=4096)(self._find_route)
+        self._shelf = Shelf()
+        self.when_published(self._published)
+
     def admit(self, environ: WSGIEnvironment) -> Reply | Login | None:
         """Whether a request may go on, before anything of its body is read: None, why not, or a Login first.
 
@@ -138,21 +162,32 @@ class Site:
             self._guard.admit(environ, ())
             return Reply(HTTPStatus.BAD_REQUEST, str(error))
         environ[_ROUTE] = route
-        path, door = route.path, route.door
-        if door is None:
-            if path == _METRICS:  # which tell of all repositories at once
-                acts = [(Action.READ, each.name, "") for each in self._repositories]
-                return self._guard.admit(environ, acts) or _not_here(environ["REQUEST_METHOD"])
-            if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(path, self._repositories)):
-                return self._guard.admit(environ, [(Action.WRITE, asked.repository.name, "")])
-            verdict = self._guard.admit(environ, (), ask_who=not path.startswith("/healthz"))
-            return verdict or _not_here(environ["REQUEST_METHOD"])
-        return self._guard.admit(environ, self._acts(environ, door, path))
+        if route.snapshot is not None:
+            act = (Action.READ, route.snapshot.repository.name, "")
+            return self._guard.admit(environ, [act]) or snapshots.refusal(environ["REQUEST_METHOD"])
+        if route.door is None:
+            return self._admit_beside(route.path, environ)
+        return self._guard.admit(environ, self._acts(environ, route.door, route.path))
+
+    def _admit_beside(self, path: str, environ: WSGIEnvironment) -> Reply | Login | None:
+        """The same for what is not below a repository."""
+        method, admit = environ["REQUEST_METHOD"], self._guard.admit
+        if path == _METRICS:  # which tell of all repositories at once
+            acts = [(Action.READ, each.name, "") for each in self._repositories]
+            return admit(environ, acts) or _not_here(method)
+        if method == "POST" and (asked := Asked.of(path, self._repositories)):
+            return admit(environ, [(Action.WRITE, asked.repository.name, asked.location_href)])
+        if method == "MKCOL" and (opening := self._opening(path)):
+            return admit(environ, [(Action.WRITE, opening.name, "")])
+        verdict = admit(environ, (), ask_who=not path.startswith("/healthz"))
+        return verdict or _not_here(method)
 
     def _find_route(self, target: str) -> _Route:
         """What a request target means, whatever there is on the disk. Raises BadName."""
         path = path_of(target)
         door = next((door for door in self._doors if door.leads_to(path)), None)
+        if meant := snapshots.Meant.by(path, self._repositories, door=door):
+            return _Route(path, None, "", None, meant)
         if door is None:
             return _Route(path, None, "", None)
         location_href = path[len(door.url) :]
@@ -169,7 +204,7 @@ class Site:
             location = f"{location.rstrip('/')}/"
         elif method in ("DELETE", "MOVE", "COPY"):
             location = door.location(path)
-        acts = [(action, door.repository.name, location)]
+        acts: list[Act] = [(action, door.repository.name, location)]
         if method in ("COPY", "MOVE") and (there := _destination(environ, door)) is not None:
             target = door.location(f"{door.url}{there}")
             if location == "" or location.endswith("/"):
@@ -180,12 +215,18 @@ class Site:
     def quick(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes] | None:
         """The answer to a GET or HEAD of a file, by a few system calls; None for what takes longer."""
         route: _Route = environ[_ROUTE]
-        if route.door is None or route.file_path is None or not route.door.repository.is_local():
+        if route.door is None or route.file_path is None:
+            return None
+        repository, location_href = route.door.repository, route.location_href
+        paired = self._send_paired(repository, location_href, environ, start_response)
+        if paired is not None:
+            return paired
+        if not route.door.repository.is_local():
             return None
         try:
             descriptor = _open_where_it_seems(route.file_path)
         except FileNotFoundError:
-            return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+            return _send_retired(repository, location_href, environ, start_response)
         except OSError:
             return None
         said: list[tuple[str, Headers]] = []
@@ -203,6 +244,24 @@ class Site:
         if is_whole and len(target) <= LONGEST_KEPT:
             self._keep(target, route, descriptor, said[-1][1], publication)
         return body
+
+    def _send_paired(
+        self, repository: Served, location_href: str, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes] | None:
+        """repomd.xml or its signature, as they belong together for this client; None for any other file."""
+        publication = repository.publication() if location_href in PAIRED else None
+        if publication is None or publication.signed is None:
+            return None
+        signed = self._pairs.choose(repository.name, location_href, environ, current=publication.signed)
+        content = signed.repomd if location_href == REPOMD else signed.signature
+        return send_file(
+            environ,
+            start_response,
+            as_file(content, at=signed.at),
+            etag=lambda _: sha256(content).hexdigest(),
+            content_type=content_type(location_href),
+            cache_control=repository.cache_control(location_href),
+        )
 
     def again(self, head: Head) -> Kept | None:
         """The answer to a GET that is the same as a moment ago: of a small file that anyone may read."""
@@ -241,6 +300,7 @@ class Site:
 
     def when_published(self, act: Callable[[], None]) -> None:
         """Have a function called after each publication of any repository, by the thread that made it."""
+        self._published = act
         for repository in self._repositories:
             repository.when_published(act)
 
@@ -255,11 +315,15 @@ class Site:
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         route: _Route = environ[_ROUTE]
+        if route.snapshot is not None:
+            return snapshots.answer(route.snapshot, route.path, environ, start_response)
         if route.door is None:
-            if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(route.path, self._repositories)):
-                return self._operate(asked, environ, start_response)
-            return self._about(route.path, environ, start_response)
+            return self._beside(route.path, environ, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            repository, location_href = route.door.repository, route.location_href
+            paired = self._send_paired(repository, location_href, environ, start_response)
+            if paired is not None:
+                return paired
             return _download(route.door.repository, route.path, environ, start_response)
         if environ["REQUEST_METHOD"] != "PUT":
             return self._change(route, route.door, environ, start_response)
@@ -280,41 +344,60 @@ class Site:
         def may_read(name: str) -> bool:
             return self._guard.may_read(environ, name)
 
-        def done(arguments: dict[str, Any]) -> None:
-            if self._record:
-                self._record.operation(asked.repository.name, asked.name, arguments, environ)
+        def done(arguments: dict[str, Any], outcome: dict[str, Any]) -> None:
+            if self._record and not outcome.get("dry_run"):
+                changed = Outcome.of(asked.repository, outcome)
+                self._record.operation(asked.repository.name, asked.name, arguments, environ, outcome=changed)
 
-        return perform(asked, environ, start_response, may_read=may_read, done=done)
+        asker = self._guard.asker(environ, asked.repository.name)
+        return perform(asked, environ, start_response, asker=asker, may_read=may_read, done=done)
+
+    def _beside(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer where no repository is."""
+        if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(path, self._repositories)):
+            return self._operate(asked, environ, start_response)
+        if environ["REQUEST_METHOD"] == "MKCOL" and (opening := self._opening(path)):
+            return make(opening, environ, start_response, done=partial(self._made, opening, environ))
+        if (refusal := _not_here(environ["REQUEST_METHOD"])) is not None:  # after a login
+            return refusal.through(start_response)
+        return self._about(path, environ, start_response)
+
+    def _made(self, opening: Opening, environ: WSGIEnvironment) -> None:
+        if self._record:
+            self._record.operation(opening.name, "MKCOL", {}, environ)
 
     def _about(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shown = [each for each in self._repositories if self._guard.may_read(environ, each.name)]
         match path:
             case "/":
-                return about.front(shown, start_response, version=self._version)
+                unserved = self._told_unserved(environ)
+                return about.front(shown, start_response, unserved=unserved, version=self._version)
             case "/metrics":
                 return self._show_metrics(environ, start_response)
             case "/healthz" | "/readyz":
                 lines = says.trouble(self._repositories, ready=path == "/readyz")
                 well = HTTPStatus.SERVICE_UNAVAILABLE if lines else HTTPStatus.OK
                 return plain(start_response, well, "\n".join(lines) or "ok", [("Cache-Control", "no-store")])
+        base_url, asks = self._base_url(), self._guard.asks_readers
+        named = [*self._repositories, *snapshots.as_repositories(path, self._repositories)]
+        if (told := clients.told(path, named, base_url=base_url, asks=asks)) is not None:
+            return plain(start_response, HTTPStatus.OK, told, [("Cache-Control", "no-cache")])
         if path.startswith(about.ROOT):
-            base_url = self._base_url()
             return about.answer(
                 shown,
                 path,
                 environ,
                 start_response,
                 base_url=base_url,
+                asks=asks,
+                unserved=self._told_unserved(environ),
                 version=self._version,
                 shared=self._shared,
             )
-        for repository in self._repositories:
-            if path == f"/{repository.name}.repo":
-                text = says.repo_file(repository, base_url=self._base_url())
-                return plain(
-                    start_response, HTTPStatus.OK, text.rstrip("\n"), [("Cache-Control", "no-cache")]
-                )
         return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+
+    def _told_unserved(self, environ: WSGIEnvironment) -> list[Unserved]:
+        return [each for each in self._unserved() if self._guard.may_read(environ, each.pattern)]
 
     def _show_metrics(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -395,7 +478,7 @@ def _download(
     except OSError:
         resolved = None
     if resolved is None or (inside.endswith("/") and not is_directory):
-        return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+        return _send_retired(repository, inside, environ, start_response)
     if is_directory:
         return _list(repository, path, resolved, start_response)
     return _send(repository, location_href, resolved, environ, start_response)
@@ -415,6 +498,18 @@ def _send(
         etag=lambda status: repository.etag(location_href, status),
         content_type=content_type(location_href),
         cache_control=repository.cache_control(location_href),
+    )
+
+
+def _send_retired(
+    repository: Served, location_href: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """What left the tree a while ago, for clients with older metadata; 404 for all else."""
+    if (found := repository.retired(location_href)) is None:
+        return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
+    path, pkgid = found
+    return send_file(
+        environ, start_response, path, etag=lambda status: pkgid, content_type=content_type(location_href)
     )
 
 

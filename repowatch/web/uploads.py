@@ -19,7 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from repowatch.errors import BadPackage, RepowatchError, Unfinished
+from repowatch.errors import BadMetadata, BadPackage, Conflict, Misunderstood, RepowatchError, Unfinished
 from repowatch.model.digests import Inspection, Inspector, Spread
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
@@ -36,6 +36,8 @@ _RUN = secrets.token_hex(8)
 _numbers = itertools.count()
 
 ANSWER = "repowatch.answer"  # where in the environment what became of a change is left
+
+BATCH = "HTTP_REPOWATCH_BATCH"  # the field that names a batch
 
 PATIENCE = 30.0  # seconds that a client waits for its package to be listed; then it is told 202
 
@@ -76,7 +78,7 @@ class Answer:
     revision: int | None = None
     etag: str | None = None
     text: str = ""
-    sha256: str | None = None  # of the content that came
+    checksum: str | None = None  # of the content that came: the pkgid of a package, else SHA-256
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Expected:
     digests: tuple[tuple[str, str], ...]  # hashlib's name, hexadecimal
     conditions: Conditions
     respond_async: bool
+    batch: str | None = None  # what it waits for; None: it is published at once
+    who: str | None = None
 
     @classmethod
     def of(cls, environ: Mapping[str, Any]) -> Expected:
@@ -98,6 +102,8 @@ class Expected:
             (*_hexadecimal(environ.get("HTTP_X_CHECKSUM_SHA256")), *_content_digest(environ)),
             Conditions.of(environ),
             "respond-async" in (part.split(";")[0].strip() for part in prefer.split(",")),
+            environ.get(BATCH),
+            environ.get("REMOTE_USER") or None,
         )
 
 
@@ -131,7 +137,9 @@ class Upload:
         self._most = most
         self._count = 0
         self._is_package = repository.is_package_name(location_href)
-        self._inspector = Inspector(size=expected.length) if self._is_package else None
+        self._inspector = (
+            Inspector(size=expected.length, checksum=repository.checksum) if self._is_package else None
+        )
         self._sums = {name: hashlib.new(name) for name, _ in expected.digests}
         if not self._is_package:
             self._sums.setdefault("sha256", hashlib.sha256())  # of a package it is the pkgid
@@ -144,12 +152,14 @@ class Upload:
         self._staged = os.path.join(staging, f"upload-{_RUN}-{next(_numbers)}")
         self._is_in_place = False
         check_conditions(repository, location_href, expected.conditions)
+        if expected.batch is not None:
+            self._check_batch()
         if most is not None and (expected.length or 0) > most:
             raise _too_large(most)
         with told():
             self._leave_room(expected.length or 0)
             self._intake = Intake(self._staged, hash_with=self._hash)
-        if self._is_package:
+        if self._is_package and expected.batch is None:
             self._received = repository.expect()
 
     def write(self, data: bytes) -> None:
@@ -184,16 +194,42 @@ class Upload:
             inspection = self._inspector.finish() if self._inspector and self._count else None
             self._intake.sync()
             self._received()
-            answer = publish(
-                self._repository,
-                self._location_href,
-                staged=self._staged,
-                inspection=inspection,
-                conditions=self._expected.conditions,
-                patience=0 if self._expected.respond_async else PATIENCE,
-            )
+            if self._expected.batch is not None:
+                answer = self._keep(self._expected.batch, inspection)
+            else:
+                answer = publish(
+                    self._repository,
+                    self._location_href,
+                    staged=self._staged,
+                    inspection=inspection,
+                    conditions=self._expected.conditions,
+                    patience=0 if self._expected.respond_async else PATIENCE,
+                )
         self._is_in_place = not self._is_package  # one that is listed already stays in staging
-        return replace(answer, sha256=inspection.pkgid if inspection else self._sum())
+        return replace(answer, checksum=inspection.pkgid if inspection else self._sum())
+
+    def _check_batch(self) -> None:
+        """Raise Refusal for what can not wait in a batch."""
+        if not self._is_package or self._repository.batched is None:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "only packages can be part of a batch")
+
+    def _keep(self, batch: str, inspection: Inspection | None) -> Answer:
+        """Let a checked package wait for the commit of its batch."""
+        repository, location_href = self._repository, self._location_href
+        if inspection is None or repository.batched is None:
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "an empty file is no package; nothing was changed")
+        check_conditions(repository, location_href, self._expected.conditions)
+        if not repository.replace and not _is_listed(repository, location_href, inspection.pkgid):
+            refuse_to_replace(repository.path(location_href))
+        text = repository.batched.put(
+            batch,
+            location_href,
+            staged=self._staged,
+            inspection=inspection,
+            is_conditional=self._expected.conditions != NO_CONDITIONS,
+            who=self._expected.who,
+        )
+        return Answer(HTTPStatus.ACCEPTED, text=text)
 
     def _sum(self) -> str | None:
         digest = self._sums.get("sha256")
@@ -212,14 +248,7 @@ class Upload:
             log.error("%s stays until the next start: %s", self._staged, error)
 
     def _leave_room(self, coming: int) -> None:
-        """Raise OSError (ENOSPC) when what is still to come would take from the reserve."""
-        status = os.statvfs(self._staging)
-        free = status.f_bavail * status.f_frsize
-        reserve = self._repository.reserve
-        if reserve is None:
-            reserve = min(RESERVE, status.f_blocks * status.f_frsize // 50)
-        if coming + reserve > free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        leave_room(self._staging, coming, reserve=self._repository.reserve)
 
     def _compare(self) -> None:
         wanted = self._expected.length
@@ -228,6 +257,16 @@ class Upload:
         for name, digest in self._expected.digests:
             if self._sums[name].hexdigest() != digest:
                 raise Refusal(HTTPStatus.BAD_REQUEST, f"the body does not have the announced {name}")
+
+
+def leave_room(directory: str, coming: int, *, reserve: int | None) -> None:
+    """Raise OSError (ENOSPC) when what is still to come would take from the reserve."""
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if reserve is None:
+        reserve = min(RESERVE, status.f_blocks * status.f_frsize // 50)
+    if coming + reserve > free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def publish(
@@ -253,7 +292,15 @@ def publish(
             refuse_to_replace(repository.path(location_href))
 
     if not repository.is_package_name(location_href):
+        # What file managers create empty is not looked at; nor does it take the place of what is published.
+        is_companion = repository.is_companion(location_href) and os.stat(staged).st_size > 0
+        if is_companion:
+            repository.examine(location_href, staged)
         answer = _put_into_place(repository, location_href, staged, check, departs=departs)
+        if is_companion:
+            answer = _shown(repository, location_href, answer, patience)
+        if departs is not None and repository.is_companion(departs):
+            wait_for(repository.look(departs))
         if departs is not None and repository.is_package_name(departs):
             wait_for(repository.look(departs))
         return answer
@@ -281,7 +328,19 @@ def _told_of(repository: Served, location_href: str, listed: Listed, inspection:
     if listed.revision is None:
         return _later(repository, location_href)
     done = HTTPStatus.NO_CONTENT if listed.replaced else HTTPStatus.CREATED
-    return Answer(done, listed.revision, inspection.pkgid if inspection else None)
+    pkgid = inspection.pkgid if inspection else None
+    if pkgid and listed.note and not _is_listed(repository, location_href, pkgid):
+        pkgid = None  # the tag of a file that is not listed is another one
+    return Answer(done, listed.revision, pkgid, listed.note)
+
+
+def _shown(repository: Served, location_href: str, stored: Answer, patience: float) -> Answer:
+    """What is told of a companion that has its name: wait until a publication has it."""
+    looked_at = repository.look(location_href)
+    try:
+        return replace(stored, revision=looked_at.result(patience).revision)
+    except (TimeoutError, OSError, RepowatchError):
+        return replace(stored, status=HTTPStatus.ACCEPTED, text=f"{location_href} is stored, to be published")
 
 
 def _later(repository: Served, location_href: str) -> Answer:
@@ -363,8 +422,12 @@ def told() -> Iterator[None]:
         raise
     except BodyError as error:
         raise Refusal(error.status, str(error)) from error
-    except BadPackage as error:
+    except (BadPackage, BadMetadata) as error:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+    except Misunderstood as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
+    except Conflict as error:
+        raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
     except Unfinished as error:
         raise Refusal(_status_of(error.error), str(error)) from error
     except RepowatchError as error:

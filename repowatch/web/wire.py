@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import select
 import socket
 import ssl
@@ -20,6 +21,8 @@ from repowatch.web.head import Head
 from repowatch.web.outgoing import Outgoing
 
 WINDOW = 20.0  # seconds over which the least rates are measured
+
+_NUMBERS = itertools.count(1)
 
 TRY_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -63,6 +66,7 @@ class Wire:
         "head",
         "is_new",
         "lingers",
+        "number",
         "operator",
         "outgoing",
         "owner",
@@ -85,6 +89,7 @@ class Wire:
         self.descriptor = connection.fileno()
         self.address = address  # None on a unix socket
         self.port = port
+        self.number = next(_NUMBERS)  # no other connection has it, before and after
         self.tls = tls
         self.state = State.HANDSHAKE if tls else State.HEAD
         self.buffer = bytearray()  # received, not used yet

@@ -13,6 +13,7 @@ import pytest
 
 from tests.kit.clients import in_ci
 from tests.kit.daemon import Daemon, wait_until
+from tests.kit.keyrings import Keyring
 from tests.kit.metadata import listed, locations
 
 REAL_RPMS = Path(__file__).parents[2] / ".cache" / "real-rpms"
@@ -107,6 +108,13 @@ def corner(shared: Daemon, tmp_path: Path) -> Iterator[Corner]:
     yield corner
     print(shared.log[before:], file=sys.stderr)
     wait_until(lambda: not os.listdir(corner.staging))
+
+
+@pytest.fixture
+def keyring() -> Iterator[Keyring]:
+    """An empty one."""
+    with Keyring() as keyring:
+        yield keyring
 
 
 @pytest.fixture(scope="session")

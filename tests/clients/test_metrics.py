@@ -21,6 +21,7 @@ from tests.clients.conftest import run
 from tests.kit.certificates import Authority
 from tests.kit.daemon import Answer, Daemon, wait_until
 from tests.kit.doors import ready_urls
+from tests.kit.keyrings import Keyring
 from tests.kit.machine import launched_by, stopped, with_limits
 from tests.kit.rpms import flip_byte, make_rpm
 from tests.kit.users import basic, write_users
@@ -474,11 +475,13 @@ def selectors(expression: str) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def test_every_number_that_an_alert_asks_for_is_in_a_scrape(tmp_path: Path) -> None:
+@pytest.mark.client("gpg")
+def test_every_number_that_an_alert_asks_for_is_in_a_scrape(tmp_path: Path, keyring: Keyring) -> None:
     (tmp_path / "rpm").mkdir()
     pair = Authority(tmp_path, "servers").server()
     configuration = f"""
 tls: {{certificate: {pair.certificate}, key: {pair.key}}}
+sign: {{keys: {keyring.make_key("one", expires="1y")}, keyring: {keyring.home}}}
 repositories: {{rpm: {{path: {tmp_path}/rpm}}}}
 """
     arguments = ("--listen", "http://127.0.0.1:0")

@@ -449,47 +449,10 @@ def test_the_file_for_clients_works_with_dnf_and_zypper(shared: Daemon, tmp_path
     assert_installs(tmp_path)
 
 
-@needs_root
-@pytest.mark.client("dnf", "zypper", "curl")
-def test_the_script_puts_the_repository_where_dnf_and_zypper_look(shared: Daemon, tmp_path: Path) -> None:
-    (tmp_path / "etc" / "yum.repos.d").mkdir(parents=True)
-    (tmp_path / "etc" / "zypp" / "repos.d").mkdir(parents=True)
-    for _ in range(2):
-        run("sh", script(tmp_path), shared.url.rstrip("/"), "rpm")
-    files = sorted(path.name for path in (tmp_path / "etc").rglob("*.repo"))
-    assert files == ["rpm.repo", "rpm.repo"]
-    assert_installs(tmp_path)
-
-
-@pytest.mark.client("curl")
-def test_the_script_keeps_the_old_file_when_the_server_has_no_such_repository(
-    shared: Daemon, tmp_path: Path
-) -> None:
-    directory = tmp_path / "etc" / "yum.repos.d"
-    directory.mkdir(parents=True)
-    (directory / "wrong.repo").write_text("old")
-    told = run("sh", script(tmp_path), shared.url, "wrong", check=False)
-    assert "404" in told
-    assert (directory / "wrong.repo").read_text() == "old"
-
-
-def test_the_script_says_where_there_is_nothing_to_do(tmp_path: Path) -> None:
-    told = run("sh", script(tmp_path), "http://127.0.0.1:1", "rpm", check=False)
-    assert told.startswith("clients.sh: neither ")
-
-
 def test_the_tasks_use_nothing_but_ansibles_own_modules() -> None:
     tasks = yaml.safe_load((PROJECT / "conf" / "ansible.yaml").read_text())
     modules = [key for task in tasks for key in task if "." in key]
     assert modules == ["ansible.builtin.uri", "ansible.builtin.stat", "ansible.builtin.copy"]
-
-
-def script(root: Path) -> Path:
-    """conf/clients.sh for a machine below a directory."""
-    path = root / "clients.sh"
-    text = (PROJECT / "conf" / "clients.sh").read_text()
-    path.write_text(replaced(text, {"in /etc/": f"in {root}/etc/", " /etc/zypp/": f" {root}/etc/zypp/"}))
-    return path
 
 
 def assert_installs(machine: Path) -> None:

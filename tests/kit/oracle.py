@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -37,10 +37,12 @@ def createrepo(tree: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def expected(root: Path, *, scratch: Path, is_rejected: Callable[[Path], bool]) -> dict[str, bytes]:
+def expected(
+    root: Path, *, scratch: Path, is_rejected: Callable[[Path], bool], options: Sequence[str] = ()
+) -> dict[str, bytes]:
     """The open bytes of each metadata file that createrepo_c makes of what counts in the tree.
 
-    `scratch` does not exist, and is on the file system of `root`.
+    `scratch` does not exist, and is on the file system of `root`; `options` are createrepo_c's.
     """
     scratch.mkdir()
     for path in packages(root):
@@ -48,7 +50,7 @@ def expected(root: Path, *, scratch: Path, is_rejected: Callable[[Path], bool]) 
             copy = scratch / path.relative_to(root)
             copy.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, copy)
-    createrepo(scratch, "--no-database")
+    createrepo(scratch, "--no-database", *options)
     made = published(scratch)
     shutil.rmtree(scratch)
     return made
@@ -80,11 +82,12 @@ def published(root: Path) -> dict[str, bytes]:
     opened = {}
     for record in repomd.records:
         content = (root / record.location_href).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == record.checksum
+        assert hashlib.new(record.checksum_type, content).hexdigest() == record.checksum
         assert len(content) == record.size
         if record.type in KINDS:
             opened[record.type] = gzip.decompress(content)
-            assert hashlib.sha256(opened[record.type]).hexdigest() == record.open_checksum
+            checksum = hashlib.new(record.open_checksum_type, opened[record.type]).hexdigest()
+            assert checksum == record.open_checksum
             assert len(opened[record.type]) == record.open_size
     assert set(opened) == set(KINDS)
     return opened

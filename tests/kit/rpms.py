@@ -110,6 +110,7 @@ def make_rpm(
     omit: Collection[Sig | Tag] = (),
     falsify: Collection[Sig | Tag] = (),
     header_tags: dict[int, Field] | None = None,
+    signature_tags: dict[int, Field] | None = None,
     build_time: int = BUILD_TIME,
     filename: str | None = None,
 ) -> Path:
@@ -119,7 +120,8 @@ def make_rpm(
     directory; by default there is one document. Dependencies are written as in a spec file. A changelog
     entry is (seconds since 1970, author, text). `format` is 3, 4 or 6. The sizes and digests it carries are
     WRITTEN[format], from which `omit` takes and to which `include` adds; those in `falsify` are wrong, with
-    everything around them right. `header_tags` are added to the header, or replace what is there.
+    everything around them right. `header_tags` are added to the header, or replace what is there;
+    likewise `signature_tags`.
     Equal arguments make equal bytes.
     """
     if files is None:
@@ -143,7 +145,7 @@ def make_rpm(
 
     header = encode_header(numbered, region=None if format == 3 else REGION_HEADER)
     signature = encode_header(
-        _numbered(_signature_fields(header, body, len(archive)), chosen, falsify),
+        _numbered(_signature_fields(header, body, len(archive)), chosen, falsify) | (signature_tags or {}),
         region=None if format == 3 else REGION_SIGNATURE,
     )
     directory.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from repowatch.model import catalog
+from repowatch.model.recipe import DEFAULT, Recipe
 from repowatch.model.repomd import parse, render
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -42,7 +43,23 @@ HIDDEN = ["x/.a.rpm", ".hidden/a.rpm", "repodata/a.rpm"]
 
 NAMES = [os.path.join(directory, name) for directory in DIRECTORIES for name in PLAIN[:3]] + PLAIN
 
+RECIPES = [
+    DEFAULT,
+    Recipe(checksum="sha512"),
+    Recipe(changelogs=0),
+    Recipe(changelogs=3),
+    Recipe(checksum="sha512", changelogs=None),
+]
+
+
+def options_of(recipe: Recipe) -> list[str]:
+    """What createrepo_c has to be told to follow it."""
+    changelogs = -1 if recipe.changelogs is None else recipe.changelogs
+    return ["--checksum", recipe.checksum, f"--changelog-limit={changelogs}"]
+
+
 names = st.sampled_from([*NAMES, NOT_UTF_8])
+recipes = st.sampled_from(RECIPES)
 directories = st.sampled_from([each for each in DIRECTORIES if each])
 
 
@@ -130,21 +147,30 @@ class Pool:
             return True
         return digest(path) in self._damaged
 
-    def open(self, root: Path) -> Index:
-        index = Index(str(root), name="test", readers=self.readers, pool=self.threads, clock=SystemClock())
+    def open(self, root: Path, recipe: Recipe = DEFAULT) -> Index:
+        index = Index(
+            str(root),
+            name="test",
+            readers=self.readers,
+            pool=self.threads,
+            clock=SystemClock(),
+            recipe=recipe,
+        )
         index.open()
         return index
 
-    def expected(self, root: Path) -> dict[str, bytes]:
-        return expected(root, scratch=self.new_path(), is_rejected=self.is_rejected)
+    def expected(self, root: Path, recipe: Recipe = DEFAULT) -> dict[str, bytes]:
+        return expected(
+            root, scratch=self.new_path(), is_rejected=self.is_rejected, options=options_of(recipe)
+        )
 
-    def published_from_nothing(self, root: Path) -> dict[str, str]:
+    def published_from_nothing(self, root: Path, recipe: Recipe) -> dict[str, str]:
         """The checksums that a daemon publishes over a copy of the tree, by type."""
         copy = self.new_path()
         subprocess.run(["cp", "-a", root, copy], check=True)
         shutil.rmtree(copy / "repodata", ignore_errors=True)
         shutil.rmtree(copy / ".repowatch", ignore_errors=True)
-        index = self.open(copy)
+        index = self.open(copy, recipe)
         index.turn([], at_once=[""])
         index.close()
         checksums = checksums_of(copy)
@@ -187,13 +213,14 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.root = self.pool.new_path()
         self.root.mkdir()
-        self.index = self.pool.open(self.root)
+        self.recipe = DEFAULT
+        self.index = self.pool.open(self.root, self.recipe)
         self.touched = {""}
 
     def teardown(self) -> None:
         self.publish()
         self.index.close()
-        assert self.pool.published_from_nothing(self.root) == checksums_of(self.root)
+        assert self.pool.published_from_nothing(self.root, self.recipe) == checksums_of(self.root)
         shutil.rmtree(self.root)
 
     def target(self, name: str) -> Path | None:
@@ -293,11 +320,16 @@ class History(RuleBasedStateMachine):
         if save:
             self.index.save()
         self.index.close()
-        self.index = self.pool.open(self.root)
+        self.index = self.pool.open(self.root, self.recipe)
         self.touched = {""}
 
-    @rule(by=st.sampled_from(["createrepo_c", "us"]))
-    def lose_the_cache(self, by: str) -> None:
+    @rule(save=st.booleans(), recipe=recipes)
+    def configure(self, save: bool, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.restart(save)
+
+    @rule(by=st.sampled_from(["createrepo_c", "us"]), theirs=recipes)
+    def lose_the_cache(self, by: str, theirs: Recipe) -> None:
         """The next start knows nothing but what is published, by us or by another tool."""
         self.index.close()
         shutil.rmtree(self.root / ".repowatch", ignore_errors=True)
@@ -306,8 +338,8 @@ class History(RuleBasedStateMachine):
                 if digest(path) in self.pool.undescribable:
                     path.unlink()
             shutil.rmtree(self.root / "repodata", ignore_errors=True)
-            createrepo(self.root)
-        self.index = self.pool.open(self.root)
+            createrepo(self.root, *options_of(theirs))
+        self.index = self.pool.open(self.root, self.recipe)
         self.touched = {""}
 
     @rule()
@@ -321,7 +353,7 @@ class History(RuleBasedStateMachine):
         # What a restart took over from the metadata alone is as it was published only when it was checked.
         while (checking := self.index.check_some()) is not None:
             self.index.turn([], checked=[checking.result()])
-        assert different(published(self.root), self.pool.expected(self.root)) == []
+        assert different(published(self.root), self.pool.expected(self.root, self.recipe)) == []
 
 
 def test_any_history_publishes_what_createrepo_c_makes_from_scratch(pool: Pool) -> None:
@@ -362,6 +394,34 @@ def tree(pool: Pool) -> Iterator[Path]:
 
 def test_a_tree_of_everything_is_published_as_createrepo_c_does(pool: Pool, tree: Path) -> None:
     assert different(published(tree), pool.expected(tree)) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES[1:], ids=lambda recipe: f"{recipe.checksum}-{recipe.changelogs}")
+def test_a_tree_of_everything_is_published_anew_by_another_recipe(
+    pool: Pool, tree: Path, recipe: Recipe
+) -> None:
+    """At once, and once: what the cache knows is not taken over."""
+    index = pool.open(tree)
+    index.turn([], at_once=[""])
+    index.save()
+    index.close()
+    before = published(tree)
+    index = pool.open(tree, recipe)
+    index.turn([], at_once=[""])
+    assert index.unchecked == 0
+    assert different(published(tree), pool.expected(tree, recipe)) == []
+    assert different(published(tree), before) != []
+    index.close()
+
+
+def test_the_oracle_convicts_another_recipe(pool: Pool, tree: Path) -> None:
+    seen = published(tree)
+    assert different(seen, pool.expected(tree, Recipe(checksum="sha512"))) == [
+        "primary",
+        "filelists",
+        "other",
+    ]
+    assert different(seen, pool.expected(tree, Recipe(changelogs=11))) == ["other"]
 
 
 def test_the_oracle_convicts_one_altered_element(pool: Pool, tree: Path) -> None:

@@ -84,7 +84,7 @@ def exposure(unit: Path) -> float:
 def test_nothing_in_it_can_be_written_by_the_daemon_but_packages_and_logs(packages: Packages) -> None:
     listed = run("rpm", "-qp", "--queryformat", "[%{FILEUSERNAME} %{FILENAMES}\n]", packages.binary)
     owned = {line.split()[1] for line in listed.splitlines() if line.startswith("repowatch ")}
-    assert owned == {"/var/www/repos/rpm-repo", "/var/log/repowatch"}
+    assert owned == {"/var/www/repos/rpm-repo", "/var/log/repowatch", "/var/lib/repowatch"}
 
 
 def test_compiled_modules_are_never_written_again(contents: Path) -> None:

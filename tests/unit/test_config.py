@@ -54,6 +54,8 @@ def test_a_repository_needs_only_a_path() -> None:
                 path="/srv/rpm",
                 url="/rpm/",
                 profile="compatible",
+                checksum="sha256",
+                changelogs=10,
                 settle=0.2,
                 deadline=2.0,
                 exclude=(),
@@ -129,6 +131,25 @@ repositories:
     ]
 
 
+def test_what_is_kept_of_each_package_can_be_told() -> None:
+    text = "repositories:\n  rpm: {path: /srv/a, checksum: sha512, changelogs: %s}\n"
+    for written, meant in (("0", 0), ("25", 25), ("all", None)):
+        (found,) = parse(text % written, source="c.yaml").repositories
+        assert (found.checksum, found.changelogs) == ("sha512", meant)
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("checksum: md5", "`checksum`: `md5` is not one of sha256, sha512; write one of them"),
+        ("changelogs: -1", "`changelogs`: `-1` is neither a number nor `all`; write it like 10"),
+        ("changelogs: some", "`changelogs`: `some` is neither a number nor `all`; write it like 10"),
+    ],
+)
+def test_a_mistake_in_what_is_kept_of_each_package_is_told(key: str, told: str) -> None:
+    assert report_of_key(key) == [f"c.yaml:4: {told}"]
+
+
 def test_an_unknown_key_unlike_any_other_is_answered_with_the_known_ones() -> None:
     (line,) = report_of_key("zzz: 1")
     assert line.startswith("c.yaml:4: unknown key `zzz`; known here are path, url, profile, ")
@@ -147,12 +168,39 @@ def test_a_duplicate_key_is_refused_with_both_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("repositories: {a: {path: /srv/*/*}}", "patterns with * are not implemented in this version"),
-        ('repositories: {"{1}": {path: /srv/a}}', "templates with { } are not implemented in this version"),
-        ("repositories: {a: {path: /a, url: '/x/{1}/'}}", "templates with { } are not implemented in this"),
+        ("repositories: {a: {path: /srv/*/*}}", "`name` (`a`) has no `{1}`, which tells one directory from"),
+        ('repositories: {"{1}": {path: "/srv/*/*"}}', "`name` (`{1}`) has no `{2}`, which tells one dir"),
+        ('repositories: {"{1}": {path: "/srv/*", url: /x/}}', "`url` (`/x/`) has no `{1}`, which tells one"),
+        ('repositories: {"{1}{2}": {path: "/srv/*"}}', "`name` has `{2}`, but `path` has 1 *; number them"),
+        ('repositories: {"{1}{x}": {path: "/srv/*"}}', "`name` has `{x}`, but `path` has 1 *; number them"),
+        ('repositories: {"{1}": {path: /srv/a}}', "`{1}` has { }, but `path` has no *; write it out"),
+        ("repositories: {a: {path: /a, url: '/x/{1}/'}}", "`/x/{1}/` has { }, but `path` has no *; write"),
+        ('repositories: {"{1}": {path: "/*"}}', "has its first * right below /; write a directory before it"),
+        ('repositories: {"{1}": {path: "/srv/**"}}', "`/srv/**` has a **, which finds nothing more than a *"),
+        ('repositories: {"{1}@x": {path: "/srv/*"}}', "`x@x` is reserved, as are"),
+        ('repositories: {"{1}": {path: "/srv/*", url: "/.{1}/"}}', "has a part that begins with a dot"),
+        ('repositories: {a: {path: /a, follow: ["/b/*"]}}', "a pattern with * is not taken here; name one"),
+        ("repositories: {a: {path: /a, baseurl: el/$releasever}}", "is not a path below /; write it like"),
+        ('repositories: {"{1}": {path: "/a/*", baseurl: "/{2}/"}}', "`baseurl` has `{2}`, but `path` has"),
+        (
+            'repositories: {"a{1}": {path: "/srv/*"}, "b{1}{2}": {path: "/srv/*/*"}}',
+            "`path` of `b{1}{2}` lies inside that of `a{1}`",
+        ),
+        (
+            'repositories: {a: {path: /srv}, "b{1}": {path: "/srv/*"}}',
+            "`path` of `b{1}` lies inside that of `a`",
+        ),
+        (
+            'users: /srv/users\nrepositories: {"b{1}": {path: "/srv/*"}}',
+            "`/srv/users` lies in the repository at `/srv/`, where anyone could fetch the passwords",
+        ),
+        (
+            'users: /u\naccounts: {ci: {repositories: [9x]}}\nrepositories: {"el{1}": {path: "/srv/*"}}',
+            "there is no repository `9x`",
+        ),
     ],
 )
-def test_a_value_of_a_later_version_is_refused_plainly(text: str, words: str) -> None:
+def test_a_mistake_in_a_pattern_is_told(text: str, words: str) -> None:
     assert any(words in line for line in report(text))
 
 
@@ -462,7 +510,10 @@ def test_the_example_shows_every_key_and_what_it_shows_is_right(tmp_path: Path) 
     text = re.sub(r"^( *)#(\w+:)", r"\1\2", EXAMPLE.read_text(), flags=re.MULTILINE)
     for name in ("fullchain.pem", "privkey.pem", "clients.pem"):
         (tmp_path / name).write_text("")
-    parse(text.replace("/etc/repowatch/tls", str(tmp_path)), source=str(EXAMPLE))
+    (tmp_path / "RPM-GPG-KEY-example").write_text(KEY)
+    for directory in ("/etc/repowatch/tls", "/etc/pki/rpm-gpg", "/var/lib/repowatch/gnupg"):
+        text = text.replace(directory, str(tmp_path))
+    parse(text, source=str(EXAMPLE))
     shown = set(re.findall(r"^ *(\w+):", text, flags=re.MULTILINE))
     assert {*SERVER_KEYS, *REPOSITORY_KEYS, *TLS_KEYS, *ACCOUNT_KEYS, *LIMITS_KEYS} <= shown
 
@@ -584,3 +635,41 @@ def test_all_mistakes_of_the_directories_are_told_at_once(tmp_path: Path) -> Non
 def test_no_directory_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="no directory to serve"):
         config.for_directories([])
+
+
+KEY = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEXgvdgBYJKwYBBAHaRw8BAQdAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+AAAAAAA=
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+
+
+def test_packages_may_be_any_signed_or_signed_by_keys_in_files(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+
+    assert only("packages: any").packages == "any"
+    assert only("packages: signed").packages == "signed"
+    assert only(f"packages: {{signed_by: {key}}}").packages == (str(key),)
+    assert only(f"packages: {{signed_by: [{key}, {key}]}}").packages == (str(key), str(key))
+
+
+@pytest.mark.parametrize(
+    ("setting", "mistake"),
+    [
+        ("packages: some", "`some` is not one of any, signed"),
+        ("packages: {signed: [/x]}", "unknown key `signed`; did you mean `signed_by`?"),
+        ("packages: {}", "says nothing; write `any`, `signed`, or {signed_by: [FILE]}"),
+        ("packages: {signed_by: []}", "names no key; name a file, or write `packages: signed`"),
+        ("packages: {signed_by: [/no/such]}", "`/no/such` can not be read: No such file or directory"),
+        ("packages: {signed_by: [/etc/hostname]}", "`/etc/hostname` has no OpenPGP key"),
+        ("packages: {signed_by: [key]}", "`key` is not absolute"),
+        ("same_nevra: newest", "`newest` is not one of keep, newest_build"),
+    ],
+)
+def test_a_mistake_about_packages_says_what_to_do(setting: str, mistake: str) -> None:
+    [line] = report_of_key(setting)
+    assert line.startswith("c.yaml:4: ")
+    assert mistake in line

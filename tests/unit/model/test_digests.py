@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repowatch.errors import BadPackage
-from repowatch.model.digests import Inspection, Inspector, inspect
+from repowatch.model.digests import Inspection, Inspector, checksum_type, inspect
 from tests.kit.rpms import COMPRESSORS, Field, Kind, Sig, Tag, edit_header, flip_byte, layout, make_rpm
 
 FORMATS = (3, 4, 6)
@@ -46,6 +46,13 @@ def test_a_whole_package_gives_its_pkgid_size_and_head(tmp_path: Path, format: i
     content = path.read_bytes()
     expected = Inspection(hashlib.sha256(content).hexdigest(), len(content), content[: layout(path).payload])
     assert verdict(content) == expected
+
+
+def test_the_pkgid_is_of_the_kind_that_is_asked_for(packages: dict[int, tuple[bytes, int]]) -> None:
+    content, _ = packages[4]
+    found = inspect(io.BytesIO(content), size=len(content), checksum="sha512")
+    assert (found.checksum, found.pkgid) == ("sha512", hashlib.sha512(content).hexdigest())
+    assert [checksum_type(each.pkgid) for each in (verdict(content), found)] == ["sha256", "sha512"]
 
 
 def test_a_source_package_is_whole(tmp_path: Path) -> None:

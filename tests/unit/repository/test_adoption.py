@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from repowatch.model.recipe import DEFAULT, Recipe
 from repowatch.model.repomd import parse
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -28,12 +30,17 @@ class Repository:
     def __init__(self, root: Path, readers: Readers, pool: ThreadPoolExecutor) -> None:
         self.root = root
         self.read = 0  # packages, before something was published
-        self.index = Index(str(root), name="test", readers=readers, pool=pool, clock=SystemClock())
-        self.index.progress = self._count
+        self._parts: dict[str, Any] = {"readers": readers, "pool": pool}
+        self.follow(DEFAULT)
         changelog = [(1_600_000_000 + day, "Anna <anna@example.org>", f"- {day}") for day in range(12)]
         make_rpm(root, "a", changelog=changelog)
         make_rpm(root / "sub & <dir>", "b", requires=["a"], files={"/etc/b": b"", "/usr/bin/b": b""})
         make_rpm(root, "c")
+
+    def follow(self, recipe: Recipe) -> None:
+        """To be asked before the first start."""
+        self.index = Index(str(self.root), name="test", clock=SystemClock(), recipe=recipe, **self._parts)
+        self.index.progress = self._count
 
     def _count(self, done: int, total: int) -> None:
         if self.index.publication is None:
@@ -48,14 +55,15 @@ class Repository:
         assert self.index.publication is not None
         return {os.path.basename(name) for name in self.index.publication.entries}
 
-    def is_exact(self) -> bool:
-        """Whether what is published is what createrepo_c makes of the whole files."""
+    def is_exact(self, *options: str) -> bool:
+        """Whether what is published is what createrepo_c makes of the whole files, with these options."""
         rejected = set(self.index.rejected)
         scratch = self.root.parent / "oracle"
         wanted = expected(
             self.root,
             scratch=scratch,
             is_rejected=lambda path: str(path.relative_to(self.root)) in rejected,
+            options=options,
         )
         return published(self.root) == wanted
 
@@ -79,6 +87,41 @@ def test_what_createrepo_c_described_is_listed_without_reading_a_package(
     repository.index.check_all()
     assert repository.index.unchecked == 0
     assert repository.is_exact()
+
+
+SHA512 = Recipe(checksum="sha512")
+
+
+def test_metadata_with_the_checksum_that_is_wanted_is_listed_without_reading_a_package(
+    repository: Repository,
+) -> None:
+    createrepo(repository.root, "--checksum=sha512")
+    repository.follow(SHA512)
+    repository.start()
+    assert (repository.read, repository.index.unchecked) == (0, 3)
+    assert repository.is_exact("--checksum=sha512")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("sha256", SHA512), ("sha512", DEFAULT), ("sha384", SHA512)])
+def test_metadata_with_another_checksum_is_not_taken_over(
+    repository: Repository, theirs: str, ours: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    createrepo(repository.root, f"--checksum={theirs}")
+    repository.follow(ours)
+    repository.start()
+    assert (repository.read, repository.index.unchecked) == (3, 0)
+    assert repository.is_exact(f"--checksum={ours.checksum}")
+    assert "a package has no checksum of the kind that is wanted" in caplog.text
+
+
+def test_changelogs_that_another_tool_kept_are_mended_by_the_check(repository: Repository) -> None:
+    createrepo(repository.root, "--changelog-limit=2")
+    repository.follow(Recipe(changelogs=11))
+    repository.start()
+    assert repository.is_exact("--changelog-limit=2")
+    repository.index.check_all()
+    assert repository.is_exact("--changelog-limit=11")
 
 
 def test_what_changed_since_then_is_read_at_once(repository: Repository) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from repowatch.model.formats import FORMATS
+from repowatch.model.recipe import DEFAULT, Recipe
 from repowatch.repository.changes import PublicationFailed
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -50,8 +52,10 @@ class Start:
 
 @pytest.fixture
 def start(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[..., Start]:
-    def run(root: Path = tree) -> Start:
-        index = Index(os.fspath(root), name="rpm", readers=readers, pool=pool, clock=SystemClock())
+    def run(root: Path = tree, recipe: Recipe = DEFAULT) -> Start:
+        index = Index(
+            os.fspath(root), name="rpm", readers=readers, pool=pool, clock=SystemClock(), recipe=recipe
+        )
         start = Start(index)
         index.progress = start.count
         index.open()
@@ -82,6 +86,33 @@ def test_a_restart_reads_no_package_and_publishes_nothing(tree: Path, start: Cal
     assert (first.read, second.read, second.taken_over) == (201, 0, 0)
     assert published(tree) == before
     assert second.index.rejected.keys() == {"cut-1.0-1.noarch.rpm"}
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe(checksum="sha512"), Recipe(changelogs=11), Recipe(changelogs=None)], ids=repr
+)
+def test_another_checksum_or_limit_reads_all_anew_and_is_published_once(
+    tree: Path, start: Callable[..., Start], recipe: Recipe
+) -> None:
+    """Neither the cache nor what is published is taken over: it does not say what is to be said."""
+    changelog = [(1_600_000_000 + day, "Anna <anna@example.org>", f"- {day}") for day in range(12)]
+    make_rpm(tree, "changes", changelog=changelog)
+    first = start()
+    before = published(tree)
+    second = start(recipe=recipe)
+    assert (second.read, second.taken_over) == (first.read, 0)
+    assert first.index.publication is not None
+    assert second.index.publication is not None
+    assert second.index.publication.revision == first.index.publication.revision + 1
+    assert published(tree).keys() > before.keys()  # what the first one named is kept for a while
+    assert second.index.history.events == first.index.history.events  # no package came or went
+    assert start(recipe=recipe).read == 0
+
+
+def test_another_profile_takes_the_elements_over(tree: Path, start: Callable[..., Start]) -> None:
+    start()
+    again = start(recipe=Recipe(FORMATS["modern"]))
+    assert (again.read, again.taken_over) == (1, 200)
 
 
 def test_what_changed_while_nobody_watched_is_read_and_no_more(

@@ -21,6 +21,7 @@ from repowatch.model import catalog as module
 from repowatch.model.catalog import Catalog, order_key
 from repowatch.model.formats import FORMATS, Format, opened
 from repowatch.model.package import Package
+from repowatch.model.recipe import Recipe
 from repowatch.model.segment import KINDS, Run
 from repowatch.repository import cache
 from repowatch.repository.segments import FEET, HEADS, MetadataFile, make_files, warm
@@ -99,8 +100,8 @@ class Engine(RuleBasedStateMachine):
         self.publish()
         path = str(self.directory / "catalog")
         names = [file.name for file in self.files]
-        cache.save(path, self.catalog, rejected=[], unchecked=[], files=names)
-        restored = cache.load(path, str(self.directory), self.form)
+        cache.save(path, self.catalog, recipe=Recipe(self.form), rejected=[], unchecked=[], files=names)
+        restored = cache.load(path, str(self.directory), Recipe(self.form))
         assert restored is not None
         assert restored.catalog.entries == self.catalog.entries
         self.catalog = restored.catalog
@@ -115,11 +116,11 @@ class Engine(RuleBasedStateMachine):
             Run(tuple(self.catalog.entries[name] for name in segment.location_hrefs), segment)
             for segment in self.catalog.segments[:keep]
         ]
-        progress = cache.Progress(path, self.form)
+        progress = cache.Progress(path, Recipe(self.form))
         for run in kept:
             progress.add(run)
         progress.close()
-        again = cache.Progress(path, self.form)
+        again = cache.Progress(path, Recipe(self.form))
         self.catalog = Catalog(self.form)
         self.catalog.change(again.load())
         assert self.catalog.entries.keys() == {entry.location_href for run in kept for entry in run.entries}

@@ -74,7 +74,7 @@ class Repository:
         stamp = Stamp.of(path.stat())
         with open(path, "rb", buffering=0) as stream:
             inspection = inspect(stream, size=stamp.size)
-        package = self.index.describe(inspection, location_href=name, stamp=stamp)
+        package = self.index.describe(inspection, location_href=name, stamp=stamp, path=str(path))
         return Arrival(name, str(path), package, check, departs)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from repowatch.model.recipe import Recipe
 from repowatch.repository.changes import Stopped
 from repowatch.repository.home import Home
 from repowatch.repository.index import MANY, Index
@@ -21,7 +22,7 @@ from repowatch.system.clock import SystemClock
 from tests.kit.daemon import COMMAND, repowatch, wait_until
 from tests.kit.loopfs import memory_disk, require_mounts
 from tests.kit.rpms import make_rpm
-from tests.unit.repository.test_readers import GZIP, make_endless, to_read
+from tests.unit.repository.test_readers import PLAIN, make_endless, to_read
 
 COUNT = 2 * MANY
 
@@ -46,9 +47,11 @@ def metadata(tree: Path) -> set[str]:
 class Reading:
     """One start of an index over a tree, which may be told to stop."""
 
-    def __init__(self, root: Path, readers: Readers, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, root: Path, readers: Readers, pool: ThreadPoolExecutor, recipe: Recipe) -> None:
         self.read = 0
-        self.index = Index(str(root), name="test", readers=readers, pool=pool, clock=SystemClock())
+        self.index = Index(
+            str(root), name="test", readers=readers, pool=pool, clock=SystemClock(), recipe=recipe
+        )
         self.index.progress = self._count
 
     def _count(self, done: int, total: int) -> None:
@@ -69,8 +72,8 @@ class Reading:
 
 
 @pytest.fixture
-def reading(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[], Reading]:
-    return lambda: Reading(tree, readers, pool)
+def reading(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[..., Reading]:
+    return lambda recipe=PLAIN: Reading(tree, readers, pool, recipe)
 
 
 def test_what_was_read_before_a_stop_is_not_read_again(tree: Path, reading: Callable[[], Reading]) -> None:
@@ -83,6 +86,33 @@ def test_what_was_read_before_a_stop_is_not_read_again(tree: Path, reading: Call
     subprocess.run(["rm", "-rf", tree / ".repowatch", tree / "repodata"], check=True)
     assert reading().run() == COUNT
     assert metadata(tree) == wanted
+
+
+def test_reading_anew_for_another_checksum_goes_on_after_a_stop_and_shows_nothing_until_it_is_done(
+    tree: Path, reading: Callable[..., Reading]
+) -> None:
+    strong = Recipe(checksum="sha512")
+    reading().run(save=True)
+    before, repomd = metadata(tree), (tree / "repodata" / "repomd.xml").read_bytes()
+    with pytest.raises(Stopped):
+        reading(strong).run(stop_after=MANY)
+    assert (metadata(tree), (tree / "repodata" / "repomd.xml").read_bytes()) == (before, repomd)
+    assert 0 < count_kept(tree) < COUNT
+    left = COUNT - count_kept(tree)
+    assert reading(strong).run(save=True) == left
+    assert reading(strong).run() == 0
+    assert len(metadata(tree) - before) == 3
+
+
+def test_what_was_read_for_settings_that_were_taken_back_is_forgotten(
+    tree: Path, reading: Callable[..., Reading]
+) -> None:
+    reading().run(save=True)
+    before = metadata(tree)
+    with pytest.raises(Stopped):
+        reading(Recipe(checksum="sha512")).run(stop_after=MANY)
+    assert reading().run() == 0
+    assert metadata(tree) == before
 
 
 def test_a_package_that_changed_since_the_stop_is_read_again(
@@ -167,9 +197,9 @@ def test_a_disk_that_is_full_for_the_progress_costs_nothing_else(
 ) -> None:
     require_mounts()
     with memory_disk(tmp_path / "full", kilobytes=16) as disk:
-        store = Store(Home(str(disk)), name="test", root=str(disk), form=GZIP)
+        store = Store(Home(str(disk)), name="test", root=str(disk), recipe=PLAIN)
         os.makedirs(disk / ".repowatch" / "cache")
-        [batch] = readers.read([[to_read(path) for path in tree.iterdir()]], GZIP)
+        [batch] = readers.read([[to_read(path) for path in tree.iterdir()]], PLAIN)
         assert batch.run is not None
         assert not store.keep(batch.run)
         store.close()

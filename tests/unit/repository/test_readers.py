@@ -9,20 +9,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError
 from repowatch.model.digests import inspect
-from repowatch.model.formats import FORMATS
 from repowatch.model.package import Package, Rejected, Stamp
+from repowatch.model.recipe import Recipe
 from repowatch.repository import readers as module
 from repowatch.repository.readers import Batch, Gone, Outcome, Readers, ToRead
 from tests.kit.daemon import wait_until
 from tests.kit.machine import readers_of
 from tests.kit.rpms import Sig, layout, make_rpm, truncate
 
-GZIP = FORMATS["compatible"]
+PLAIN = Recipe()
 BOOT = module._BOOT
 
 # Write-only: reading it is refused even to root, as that of a package with mode 0 is to others.
@@ -43,7 +44,7 @@ def outcomes_of(batches: Iterable[Batch]) -> Iterator[Outcome]:
 
 def read(readers: Readers, *paths: Path) -> list[Outcome]:
     """What came of files that were asked for together."""
-    return list(outcomes_of(readers.read([list(map(to_read, paths))], GZIP)))
+    return list(outcomes_of(readers.read([list(map(to_read, paths))], PLAIN)))
 
 
 def reason(readers: Readers, path: Path) -> str:
@@ -142,7 +143,7 @@ def test_a_package_that_ends_its_process_again_is_rejected_and_the_next_is_read(
     outcomes: list[Outcome] = []
     try:
         batches = [[endless, good]] if together else [[endless], [good]]
-        asked = readers.read([[to_read(path) for path in batch] for batch in batches], GZIP)
+        asked = readers.read([[to_read(path) for path in batch] for batch in batches], PLAIN)
         asker = in_background(lambda: outcomes.extend(outcomes_of(asked)))
         killed: set[int] = set()
         for _ in range(3 if together else 2):
@@ -186,7 +187,7 @@ def test_processes_that_nobody_asks_leave_but_for_one(
     try:
         wait_until(lambda: len(children() - before) == 1)
         paths = [make_rpm(tmp_path, f"p{number}") for number in range(12)]
-        asked = readers.read(([to_read(path)] for path in paths), GZIP)
+        asked = readers.read(([to_read(path)] for path in paths), PLAIN)
         assert sum(isinstance(each, Package) for each in outcomes_of(asked)) == 12
         wait_until(lambda: len(children() - before) == 1)
         assert not caplog.records
@@ -203,9 +204,10 @@ def test_a_package_whose_bytes_were_seen_is_described_without_its_file(
     with open(path, "rb", buffering=0) as stream:
         inspection = inspect(stream, size=stamp.size)
     path.unlink()
-    assert readers.describe(inspection, location_href=path.name, stamp=stamp) == wanted
+    known: dict[str, Any] = {"stamp": stamp, "recipe": PLAIN, "path": str(path)}
+    assert readers.describe(inspection, location_href=path.name, **known) == wanted
     with pytest.raises(BadPackage, match="not UTF-8"):
-        readers.describe(inspection, location_href="caf\udce9.rpm", stamp=stamp)
+        readers.describe(inspection, location_href="caf\udce9.rpm", **known)
 
 
 def test_many_askers_take_turns(readers: Readers, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_many_askers_take_turns(readers: Readers, tmp_path: Path) -> None:
     half = threading.Event()
 
     def told(who: str, files: Iterable[Path]) -> None:
-        for outcome in outcomes_of(readers.read(([to_read(file)] for file in files), GZIP)):
+        for outcome in outcomes_of(readers.read(([to_read(file)] for file in files), PLAIN)):
             assert isinstance(outcome, Package)
             order.append(who)
             if len(order) == 5:
@@ -236,7 +238,7 @@ def test_an_asker_that_stops_listening_leaves_no_work_behind(readers: Readers, t
             asked.append(make_rpm(tmp_path, f"p{number}"))
             yield [to_read(asked[-1])]
 
-    outcomes = readers.read(files(), GZIP)
+    outcomes = readers.read(files(), PLAIN)
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     assert len(asked) < 10

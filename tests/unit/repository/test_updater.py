@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from repowatch.model.publication import Listed
 from repowatch.repository import index as index_module
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
+from repowatch.repository.together import made_of
 from repowatch.repository.updater import CHECK, COMPANY, GATHER, LATE, RESCAN, Updater
 from repowatch.system.threads import Thread
 from tests.kit.clock import FakeClock
@@ -95,6 +97,17 @@ def repository(tmp_path: Path, readers: Readers, pool: ThreadPoolExecutor) -> It
     repository = Repository(tmp_path, readers, pool)
     yield repository
     repository.stop()
+
+
+def test_what_comes_together_has_a_publication_for_itself_in_its_turn(repository: Repository) -> None:
+    repository.start()
+    made = made_of(repository.index, {B: str(make_rpm(repository.aside, "b"))}, check=lambda name: None)
+    with repository.updater._changed:  # so that all of it comes at once
+        first, together = repository.admit(A), repository.updater.together(made)
+        again = repository.updater.remove(B, check=allow)
+    revisions = [each.result(30).revision or 0 for each in (first, together, again)]
+    assert revisions == sorted(set(revisions))
+    assert repository.listed == {A}
 
 
 def test_the_tree_is_looked_at_when_the_updater_starts(repository: Repository) -> None:
@@ -273,6 +286,17 @@ def test_what_is_owed_is_published_before_the_updater_stops(repository: Reposito
     repository.updater.run()
     assert answer.result(0).revision == removed.result(0).revision
     assert repository.listed == {A}
+
+
+def test_what_comes_after_the_updater_stopped_is_refused_at_once(repository: Repository) -> None:
+    repository.updater.stop()
+    repository.updater.run()
+    updater = repository.updater
+    answers: list[Future[Any]] = [repository.admit(A), updater.remove(B, check=allow)]
+    answers += [updater.look(A), updater.do(dict)]
+    for answer in answers:
+        with pytest.raises(RepowatchError, match="this is no repository any more"):
+            answer.result(0)
 
 
 def test_a_turn_that_reads_is_given_up_when_the_updater_stops(repository: Repository) -> None:

@@ -9,9 +9,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from repowatch.model.recipe import DEFAULT, Recipe
 from repowatch.model.repomd import Record, parse, render
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -34,8 +36,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def index(root: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[], None]:
-    def run() -> None:
-        index = Index(str(root), name="test", readers=readers, pool=pool, clock=SystemClock())
+    def run(recipe: Recipe = DEFAULT) -> None:
+        index = Index(str(root), name="test", readers=readers, pool=pool, clock=SystemClock(), recipe=recipe)
         index.open()
         index.turn([], at_once=[""])
         index.close()
@@ -45,9 +47,9 @@ def index(root: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[]
 
 @pytest.fixture
 def verify(root: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[[], list[str]]:
-    def run() -> list[str]:
-        found = differences(Tree(str(root)), readers=readers, pool=pool, progress=lambda done, total: None)
-        return list(found)
+    def run(**recipe: Any) -> list[str]:
+        parts: dict[str, Any] = {"readers": readers, "pool": pool, "progress": lambda done, total: None}
+        return list(differences(Tree(str(root)), **parts, **recipe))
 
     return run
 
@@ -72,6 +74,28 @@ def test_nothing_differs_after_createrepo_c(
 ) -> None:
     createrepo(root, "--general-compress-type", compression)
     assert verify() == []
+
+
+def test_the_checksum_is_taken_to_be_the_one_that_is_published(
+    root: Path, index: Callable[..., None], verify: Callable[..., list[str]]
+) -> None:
+    index(Recipe(checksum="sha512"))
+    assert verify() == []
+    assert verify(checksum="sha512") == []
+    assert verify(checksum="sha256") == [
+        "primary: its packages have sha512 checksums, not sha256 as it is configured"
+    ]
+
+
+def test_another_number_of_changelogs_is_a_difference(
+    root: Path, index: Callable[..., None], verify: Callable[..., list[str]]
+) -> None:
+    index(Recipe(changelogs=0))
+    assert verify(changelogs=0) == []
+    assert verify() == [
+        "other: sub/b-1.0-1.noarch.rpm is in the tree, but not (or not as it is) in the metadata",
+        "other: 1 packages are in the metadata, but not (or not as they are) in the tree",
+    ]
 
 
 def test_a_missing_repomd_is_told(root: Path, verify: Callable[[], list[str]]) -> None:

@@ -224,6 +224,19 @@ def test_a_part_that_hangs_is_a_missed_beat_until_it_goes_on(
     assert caplog.records[-1].message == "updater rpm goes on"
 
 
+def test_parts_that_stay_when_others_come_and_go_are_not_forgiven(
+    manager: ServiceManager, listener: Systemd, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs, gone, new = (Part(name, lambda: 0, 5.0) for name in ("hangs", "gone", "new"))
+    watchdog = Watchdog(manager, [hangs, gone], clock=clock)
+    clock.advance(4)
+    watchdog.take([hangs, new])
+    clock.advance(2)
+    watchdog.look()
+    assert listener.heard() == []
+    assert [each.message.partition(";")[0] for each in caplog.records] == ["hangs hangs"]
+
+
 # -- a sandbox that is too narrow ------------------------------------------------------------------
 
 

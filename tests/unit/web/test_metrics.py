@@ -21,7 +21,10 @@ RPM = Figures(
     name='odd "name"\\',
     packages=3,
     rejected=2,
+    duplicates=6,
+    replacements=8,
     unchecked=1,
+    batches=9,
     making=SECONDS,
     waiting=SECONDS.plus(2.0),
     failures=7,
@@ -29,7 +32,12 @@ RPM = Figures(
     is_well=True,
     watcher={"inotify": True, "polling": False},
     overflows=5,
+    signing_key_expires_at=1_900_000_000.0,
     disk=(1_000, 4_000),
+    pruned=9,
+    retired=(10, 11_000),
+    snapshots=(12, 1),
+    snapshots_extra=13_000,
 )
 
 
@@ -69,9 +77,19 @@ def test_each_number_of_a_repository_has_its_name() -> None:
         "repowatch_arrival_to_listed_seconds_sum": 32.5,
         "repowatch_packages": 3,
         "repowatch_rejected": 2,
+        "repowatch_duplicates": 6,
+        "repowatch_replaced_by_file_total": 8,
         "repowatch_unchecked": 1,
+        "repowatch_open_batches": 9,
+        "repowatch_pruned_packages_total": 9,
+        "repowatch_retired_packages": 10,
+        "repowatch_retired_bytes": 11_000,
+        "repowatch_snapshots": 12,
+        "repowatch_damaged_snapshots": 1,
+        "repowatch_snapshots_extra_bytes": 13_000,
         "repowatch_healthy": 1,
         "repowatch_last_success_timestamp_seconds": 1_700_000_000.25,
+        "repowatch_signing_key_expiry_timestamp_seconds": 1_900_000_000,
         "repowatch_disk_free_bytes": 1_000,
         "repowatch_disk_size_bytes": 4_000,
     }
@@ -84,13 +102,17 @@ def test_each_number_of_a_repository_has_its_name() -> None:
 
 
 def test_what_is_not_known_has_no_value() -> None:
-    names = {name for name, _ in read(make(replace(RPM, succeeded_at=None, disk=None)))}
+    names = {
+        name
+        for name, _ in read(make(replace(RPM, succeeded_at=None, disk=None, signing_key_expires_at=None)))
+    }
     assert "repowatch_packages" in names
     assert names.isdisjoint(
         {
             "repowatch_last_success_timestamp_seconds",
             "repowatch_disk_free_bytes",
             "repowatch_disk_size_bytes",
+            "repowatch_signing_key_expiry_timestamp_seconds",
             "repowatch_certificate_expiry_timestamp_seconds",
         }
     )

@@ -109,9 +109,11 @@ def test_a_page_tells_how_to_use_the_repository() -> None:
     text = shown().text
     assert "curl -fo /etc/yum.repos.d/rpm.repo https://rpm.example.org/rpm.repo\n" in text + "\n"
     assert "dnf --repofrompath=rpm,https://rpm.example.org/rpm/ " in text
+    assert "curl -fsS https://rpm.example.org/-/rpm/setup.sh | sudo sh\n" in text
+    assert "zypper addrepo https://rpm.example.org/rpm.repo\n" in text
     assert "curl -fT FILE.rpm https://rpm.example.org/rpm/" in text
     assert "[rpm]\nname=rpm" in text
-    assert "'a b'" in shown(name="a b").text
+    assert "--repo=a_b " in shown(name="a b").text
 
 
 def test_a_page_tells_what_came_and_by_whom() -> None:

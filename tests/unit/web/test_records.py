@@ -15,7 +15,7 @@ from repowatch.model.package import Entry, Nevra, Stamp
 from repowatch.model.publication import Listed, Publication, RepomdFile
 from repowatch.system.audit import Change
 from repowatch.web.guard import IDENTITY
-from repowatch.web.records import Recorder
+from repowatch.web.records import Outcome, Recorder
 from repowatch.web.replies import Headers
 from repowatch.web.rules import Identity
 from repowatch.web.served import Served
@@ -101,7 +101,7 @@ def test_an_upload_is_recorded_with_the_package_that_it_is(tree: Tree) -> None:
         "PUT",
         "a/new.rpm",
         201,
-        answer=Answer(HTTPStatus.CREATED, revision=8, sha256=NEW),
+        answer=Answer(HTTPStatus.CREATED, revision=8, checksum=NEW),
         meanwhile=lambda: tree.lists("a/new.rpm", "new", NEW),
     )
     assert change == Change(
@@ -119,9 +119,17 @@ def test_an_upload_is_recorded_with_the_package_that_it_is(tree: Tree) -> None:
     )
 
 
+def test_an_upload_is_recorded_with_the_checksum_of_its_repository(tree: Tree) -> None:
+    pkgid = NEW * 2
+    answer = Answer(HTTPStatus.CREATED, revision=8, checksum=pkgid)
+    put = lambda: tree.lists("a/new.rpm", "new", pkgid)  # noqa: E731
+    [change] = changes(tree, "PUT", "a/new.rpm", 201, answer=answer, meanwhile=put)
+    assert (change.sha256, change.sha512, change.nevra) == (None, pkgid, "new-1-2.noarch")
+
+
 def test_an_upload_that_is_listed_later_is_not_taken_for_the_package_before(tree: Tree) -> None:
     tree.lists("a.rpm", "old", OLD)
-    [change] = changes(tree, "PUT", "a.rpm", 202, answer=Answer(HTTPStatus.ACCEPTED, sha256=NEW))
+    [change] = changes(tree, "PUT", "a.rpm", 202, answer=Answer(HTTPStatus.ACCEPTED, checksum=NEW))
     assert (change.sha256, change.nevra, change.revision) == (NEW, None, None)
 
 
@@ -139,7 +147,7 @@ def test_an_empty_upload_is_not_taken_for_the_package_that_it_replaces(tree: Tre
 
 
 def test_what_is_no_package_is_recorded_with_its_checksum(tree: Tree) -> None:
-    [change] = changes(tree, "PUT", "a.txt", 201, answer=Answer(HTTPStatus.CREATED, sha256=NEW))
+    [change] = changes(tree, "PUT", "a.txt", 201, answer=Answer(HTTPStatus.CREATED, checksum=NEW))
     assert (change.sha256, change.nevra) == (NEW, None)
 
 
@@ -239,3 +247,23 @@ def test_a_directory_that_stays_has_no_lines_for_what_is_in_it(tree: Tree) -> No
 def test_only_a_lock_that_makes_a_file_is_a_change(tree: Tree) -> None:
     assert changes(tree, "LOCK", "a", 200) == []
     assert [each.method for each in changes(tree, "LOCK", "a", 201)] == ["LOCK"]
+
+
+def test_an_operation_is_told_with_each_package_that_came_or_left_by_it(tree: Tree) -> None:
+    written: list[Change] = []
+    tree.lists("a.rpm", "a", NEW)
+    outcome = Outcome.of(
+        tree.served, {"revision": 8, "locations": ["a.rpm", "gone.rpm"], "removed": ["b.rpm"]}
+    )
+    environ = {IDENTITY: Identity("anna", "basic"), "REMOTE_ADDR": "192.0.2.7"}
+
+    def write(change: Change, *, durable: bool) -> None:
+        written.append(change)
+
+    recorder = Recorder(write)
+    recorder.operation("rpm", "commit", {"batch": "b"}, environ, outcome=outcome)
+    assert [(each.method, each.location, each.sha256, each.revision) for each in written] == [
+        ("commit", "a.rpm", NEW, 8),
+        ("commit", "b.rpm", None, 8),
+        ("commit", '{"batch": "b"}', None, 8),
+    ]

@@ -213,6 +213,16 @@ def test_an_account_is_kept_to_its_names(pattern: str, location_href: str, match
     assert decision(these, CI, READ, location_href) is ALLOWED
 
 
+def test_an_account_that_is_kept_to_names_may_ask_for_some_of_them() -> None:
+    these = rules(OPEN, account=Account(names=("foo-*.rpm",), expires=NEW_YEAR))
+    assert decision(these, CI, WRITE, "") is FORBIDDEN
+    some = these.may(CI, WRITE, "rpm", None, address=None, now=NEW_YEAR - 1)
+    assert some.decision is ALLOWED
+    assert these.may(CI, WRITE, "rpm", None, address=None, now=NEW_YEAR).decision is FORBIDDEN
+    elsewhere = rules(OPEN, account=Account(names=("foo-*.rpm",), repositories=frozenset({"other"})))
+    assert elsewhere.may(CI, WRITE, "rpm", None, address=None, now=0).decision is FORBIDDEN
+
+
 def test_a_refused_name_is_told_which_names_are_taken() -> None:
     these = rules(OPEN, account=Account(names=("foo-*", "el9/*")))
     assert verdict(these, CI, WRITE, "bar.rpm").reason == "account ci is only for names like foo-*, el9/*"

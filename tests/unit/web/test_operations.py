@@ -1,0 +1,148 @@
+"""An operation is found, done and answered, or refused with a reason and a status."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repowatch.errors import Conflict, Forbidden, Misunderstood, Nameless, RepowatchError
+from repowatch.web.operations import Asked, perform, text, texts
+from repowatch.web.served import Asker, ByName, Operation, Served
+from tests.kit.served import serve
+
+Run = Callable[[dict[str, Any], str | None], dict[str, Any]]
+
+ASKER = Asker("anna", "basic", may_write=lambda name: None, may_delete=lambda name: None)
+
+
+def offering(root: Path, run: Run, *, reads: str | None = None) -> Served:
+    return replace(serve(root), name="a b", operations={"do": Operation(run, reads=reads)})
+
+
+def ask(
+    repository: Served, body: bytes, *, readable: str = "", done: list[Any] | None = None
+) -> tuple[int, str]:
+    asked = Asked.of("/-/api/v1/a b/do", [repository])
+    assert asked is not None
+    told: list[str] = []
+
+    def start(status: str, headers: Any, exc_info: Any = None, /) -> Callable[[bytes], object]:
+        told.append(status)
+        return io.BytesIO().write
+
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+        "REMOTE_USER": "anna",
+    }
+    answer = perform(
+        asked,
+        environ,
+        start,
+        asker=ASKER,
+        may_read=lambda name: name == readable,
+        done=lambda *what: done.append(what) if done is not None else None,
+    )
+    return int(told[0].split()[0]), b"".join(answer).decode()
+
+
+def echo(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
+    return {"got": arguments, "who": who}
+
+
+@pytest.mark.parametrize("path", ["/-/api/v1/a b", "/-/api/v1/a b/undo", "/-/api/v1/b/do", "/a b/do", "/"])
+def test_what_is_no_operation_is_none(tmp_path: Path, path: str) -> None:
+    assert Asked.of(path, [offering(tmp_path, echo)]) is None
+
+
+def test_an_operation_gets_arguments_and_who_asks_and_what_it_tells_is_the_answer(tmp_path: Path) -> None:
+    status, said = ask(offering(tmp_path, echo), b'{"name": "x"}')
+    assert (status, json.loads(said)) == (200, {"got": {"name": "x"}, "who": "anna"})
+    assert json.loads(ask(offering(tmp_path, echo), b"")[1])["got"] == {}
+
+
+def test_one_that_asks_for_each_name_gets_who_may(tmp_path: Path) -> None:
+    operations = {"do": ByName(lambda arguments, asker: {"how": asker.how})}
+    repository = replace(offering(tmp_path, echo), operations=operations)
+    assert json.loads(ask(repository, b"")[1]) == {"how": "basic"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [(b"{", "no JSON"), (b"[]", "no JSON object"), (b'"a"', "no JSON object"), (b"\xff", "no JSON")],
+)
+def test_a_body_that_is_no_object_is_refused(tmp_path: Path, body: bytes, said: str) -> None:
+    status, told = ask(offering(tmp_path, echo), body)
+    assert status == 400
+    assert said in told
+    assert ask(offering(tmp_path, echo), b"[" * 100_000)[0] in (400, 413)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Nameless("no such thing"), 404),
+        (Misunderstood("say it so"), 400),
+        (Conflict("not now"), 409),
+        (Forbidden("not you"), 403),
+        (RepowatchError("out of order"), 503),
+    ],
+)
+def test_a_refusal_is_a_line_with_its_status_and_nothing_is_recorded(
+    tmp_path: Path, error: RepowatchError, status: int
+) -> None:
+    def refuse(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
+        raise error
+
+    done: list[Any] = []
+    assert ask(offering(tmp_path, refuse), b"", done=done) == (status, f"{error}\n")
+    assert done == []
+
+
+def test_a_disk_that_fails_is_told_in_plain_words(tmp_path: Path) -> None:
+    def fail(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    status, told = ask(offering(tmp_path, fail), b"")
+    assert status == 503
+    assert told.startswith("no space left on device; nothing is known to be changed")
+
+
+def test_another_repository_has_to_be_readable(tmp_path: Path) -> None:
+    repository = offering(tmp_path, echo, reads="from")
+    assert ask(repository, b'{"from": "testing"}', readable="testing")[0] == 200
+    assert ask(repository, b'{"from": "secret"}', readable="testing") == (
+        404,
+        "there is no repository secret\n",
+    )
+    assert ask(repository, b"{}")[0] == 400
+
+
+def test_what_was_done_is_recorded_with_its_arguments(tmp_path: Path) -> None:
+    done: list[Any] = []
+    ask(offering(tmp_path, echo), b'{"name": "x"}', done=done)
+    [(arguments, *_)] = done
+    assert arguments == {"name": "x"}
+
+
+@pytest.mark.parametrize("value", [None, "", 1, ["a"], {}])
+def test_an_argument_that_is_no_text_is_refused(value: object) -> None:
+    assert text({"name": "x"}, "name") == "x"
+    with pytest.raises(Misunderstood, match='"name" is missing; send it as text'):
+        text({} if value is None else {"name": value}, "name")
+
+
+@pytest.mark.parametrize("value", [None, "a", [], [1], ["a", None]])
+def test_an_argument_that_is_no_list_of_texts_is_refused(value: object) -> None:
+    assert list(texts({"names": ["x", "y"]}, "names")) == ["x", "y"]
+    with pytest.raises(Misunderstood, match="send it as a list of texts"):
+        texts({"names": value}, "names")
