@@ -100,7 +100,7 @@ class _Repository:
             updater.rescan()
             watcher.restart()
 
-        index.returned = returned
+        index.hooks.returned = returned
         thread = Thread(f"updater {config.name}", updater.run, failed=failed)
         return cls(config, index, updater, watcher, thread)
 
@@ -171,7 +171,7 @@ class _Repository:
 
     def when_published(self, act: Callable[[], None]) -> None:
         """Have a function called after each publication, by the updater's thread."""
-        self.index.published = act
+        self.index.hooks.published = act
 
     def figures(self) -> Figures:
         """One repository in the metrics. May wait for its file system."""

@@ -75,7 +75,7 @@ def open_index(
         grace=config.grace,
         sign_by=sign_by(config, keyrings),
     )
-    index.progress = lambda done, total: progress(config.name, done, total)
+    index.hooks.progress = lambda done, total: progress(config.name, done, total)
     if not os.path.isdir(root):
         if may_come_late:
             return index

@@ -117,7 +117,7 @@ class Updater:
         self._checking: Future[Batch] | None = None
         self._expected = Expected(patience=GATHER, quiet=COMPANY)
         self.pruner = Pruner(index, prune, clock=clock)
-        index.stopping = lambda: self._stopping
+        index.hooks.stopping = lambda: self._stopping
 
     # -- for other threads -------------------------------------------------------------------
 

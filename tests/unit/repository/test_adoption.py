@@ -40,7 +40,7 @@ class Repository:
     def follow(self, recipe: Recipe) -> None:
         """To be asked before the first start."""
         self.index = Index(str(self.root), name="test", clock=SystemClock(), recipe=recipe, **self._parts)
-        self.index.progress = self._count
+        self.index.hooks.progress = self._count
 
     def _count(self, done: int, total: int) -> None:
         if self.index.publication is None:

@@ -17,6 +17,7 @@ import pytest
 
 from repowatch.model.formats import FORMATS
 from repowatch.model.recipe import DEFAULT, Recipe
+from repowatch.repository import files
 from repowatch.repository.changes import PublicationFailed
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -57,7 +58,7 @@ def start(tree: Path, readers: Readers, pool: ThreadPoolExecutor) -> Callable[..
             os.fspath(root), name="rpm", readers=readers, pool=pool, clock=SystemClock(), recipe=recipe
         )
         start = Start(index)
-        index.progress = start.count
+        index.hooks.progress = start.count
         index.open()
         try:
             index.turn([], at_once=[""])
@@ -218,6 +219,31 @@ def test_lengths_that_only_the_next_change_would_stumble_over_are_never_publishe
     assert again.index.publication is not None
     assert len(again.index.publication.entries) == 200
     assert all(element.endswith(b"</package>\n") for element in elements(tree))
+
+
+def test_what_a_damaged_cache_made_unknown_stays_listed_whatever_comes_next(
+    tree: Path,
+    readers: Readers,
+    pool: ThreadPoolExecutor,
+    start: Callable[[], Start],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start()
+    rewritten(tree, shift_lengths)
+    neighbour = tree / json.loads(cache_of(tree).read_bytes().splitlines()[2])[0][-1][0]
+    monkeypatch.setattr(files, "MOST_READ", 16)
+    index = Index(os.fspath(tree), name="rpm", readers=readers, pool=pool, clock=SystemClock())
+    index.open()
+    try:
+        index.turn([], at_once=[""])
+        make_rpm(neighbour.parent, "package", "2.0", filename=neighbour.name)
+        with pytest.raises(PublicationFailed, match="the cache is damaged"):
+            index.turn([], at_once=[os.path.relpath(neighbour, tree)])
+        index.turn([], at_once=[make_rpm(tree, "another").name])
+        assert index.publication is not None
+        assert len(index.publication.entries) == 201
+    finally:
+        index.close()
 
 
 def elements(tree: Path) -> list[bytes]:

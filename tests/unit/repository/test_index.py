@@ -14,9 +14,10 @@ from repowatch.errors import RepowatchError, UsageError
 from repowatch.model.digests import inspect
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
-from repowatch.repository import index as module
+from repowatch.repository import files as module
 from repowatch.repository.changes import Arrival, Departure, PublicationFailed, Stopped
-from repowatch.repository.index import EMPTY, Index
+from repowatch.repository.index import Index
+from repowatch.repository.publishing import EMPTY
 from repowatch.repository.readers import Readers
 from tests.kit.clock import FakeClock
 from tests.kit.loopfs import memory_disk, require_mounts
@@ -177,7 +178,7 @@ def test_a_rejected_file_that_goes_is_forgotten(repository: Repository) -> None:
 def test_a_rejected_file_is_not_read_again_unless_it_changes(repository: Repository) -> None:
     truncate(make_rpm(repository.root, "a"), size=200)
     read: list[int] = []
-    repository.index.progress = lambda done, total: read.append(total)
+    repository.index.hooks.progress = lambda done, total: read.append(total)
     repository.look()
     repository.look()
     assert read == [1]
@@ -254,11 +255,11 @@ def test_what_is_too_much_for_one_turn_is_left_over(
 def test_a_turn_that_is_asked_to_stop_publishes_nothing(repository: Repository) -> None:
     repository.look()
     make_rpm(repository.root, "a")
-    repository.index.stopping = lambda: True
+    repository.index.hooks.stopping = lambda: True
     with pytest.raises(Stopped):
         repository.look()
     assert repository.listed == set()
-    repository.index.stopping = lambda: False
+    repository.index.hooks.stopping = lambda: False
     repository.look()
     assert repository.listed == {A}
 
@@ -278,7 +279,7 @@ def test_an_arrival_is_listed_under_its_name_and_answered(repository: Repository
 def test_an_arrival_needs_no_second_look(repository: Repository) -> None:
     repository.index.turn([], changes=[repository.arrival(A)])
     before = repository.index.publication
-    repository.index.progress = lambda done, total: pytest.fail("a package was read again")
+    repository.index.hooks.progress = lambda done, total: pytest.fail("a package was read again")
     repository.look()
     assert repository.index.publication is before
 
@@ -474,7 +475,7 @@ def test_a_file_system_mounted_below_the_root_is_noticed_without_an_event(reposi
     make_rpm(below, "b")
     repository.look()
     watched_anew = []
-    repository.index.returned = lambda: watched_anew.append(True)
+    repository.index.hooks.returned = lambda: watched_anew.append(True)
     with memory_disk(below, kilobytes=64):
         repository.index.turn(["repodata"])
         assert repository.listed == {A}

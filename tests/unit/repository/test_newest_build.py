@@ -18,6 +18,7 @@ from repowatch.model.catalog import order_key
 from repowatch.model.digests import inspect
 from repowatch.model.package import Stamp
 from repowatch.repository.changes import Arrival, Departure, PublicationFailed
+from repowatch.repository.files import Files
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Batch, Readers, ToRead
 from tests.kit.clock import FakeClock
@@ -194,11 +195,11 @@ def test_what_is_held_back_is_not_read_again_when_nothing_changed(
     repository.look()
     asked: list[ToRead] = []
 
-    def note(index: Index, files: list[ToRead]) -> Iterator[Batch]:
+    def note(self: Files, files: list[ToRead]) -> Iterator[Batch]:
         asked.extend(files)
         return iter(())
 
-    monkeypatch.setattr(Index, "_each_read", note)
+    monkeypatch.setattr(Files, "each_read", note)
     repository.restart()
     repository.look()
     assert not asked

@@ -14,8 +14,9 @@ import pytest
 
 from repowatch.model.recipe import Recipe
 from repowatch.repository.changes import Stopped
+from repowatch.repository.files import MANY
 from repowatch.repository.home import Home
-from repowatch.repository.index import MANY, Index
+from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.repository.store import Store
 from repowatch.system.clock import SystemClock
@@ -52,7 +53,7 @@ class Reading:
         self.index = Index(
             str(root), name="test", readers=readers, pool=pool, clock=SystemClock(), recipe=recipe
         )
-        self.index.progress = self._count
+        self.index.hooks.progress = self._count
 
     def _count(self, done: int, total: int) -> None:
         self.read = done
@@ -60,7 +61,7 @@ class Reading:
     def run(self, *, stop_after: int | None = None, save: bool = False) -> int:
         """How many packages were read."""
         if stop_after is not None:
-            self.index.stopping = lambda: self.read >= stop_after
+            self.index.hooks.stopping = lambda: self.read >= stop_after
         self.index.open()
         try:
             self.index.turn([], at_once=[""])

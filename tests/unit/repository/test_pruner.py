@@ -351,7 +351,7 @@ def test_a_snapshot_and_its_end_let_no_file_be_read_again(
         read.extend(each.location_href for each in files)
         return []
 
-    monkeypatch.setattr(index, "_read", take_note)
+    monkeypatch.setattr(index._files, "read", take_note)
     repository.turn()
     repository.updater.do(lambda: index.forget_snapshot("s")).result(30)
     wait_until(lambda: os.stat(repository.root / name).st_nlink == 1)

@@ -52,7 +52,7 @@ def test_all_changes_are_shown_by_one_publication(repository: Repository) -> Non
 def test_nothing_is_read_again_after_a_publication_of_all(repository: Repository) -> None:
     repository.index.turn([], changes=[Together((repository.arrival(B),))])
     read: list[int] = []
-    repository.index.progress = lambda done, total: read.append(total)
+    repository.index.hooks.progress = lambda done, total: read.append(total)
     repository.look()
     assert read == []
 

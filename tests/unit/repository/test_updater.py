@@ -15,7 +15,7 @@ from repowatch.errors import RepowatchError
 from repowatch.model.digests import inspect
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
-from repowatch.repository import index as index_module
+from repowatch.repository import files as files_module
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.repository.together import made_of
@@ -234,7 +234,7 @@ def test_a_removal_after_an_arrival_of_the_same_name_leaves_nothing_listed(repos
 def test_a_look_is_answered_only_when_everything_it_found_is_listed(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "MOST_READ", 3)
+    monkeypatch.setattr(files_module, "MOST_READ", 3)
     repository.start()
     names = {make_rpm(repository.root / "many", f"p{number}").name for number in range(10)}
     repository.updater.look("many").result(30)
