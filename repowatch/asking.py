@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from repowatch.config import DEFAULT_LISTEN, Address, Config, TcpAddress, UnixAddress
 from repowatch.errors import RepowatchError
+from repowatch.system.logs import printable
 
 STATUS = "/-/api/v1/status"
 _TIMEOUT = 10.0  # seconds
@@ -42,15 +43,18 @@ CONTROL = "/run/repowatch/control"
 
 
 def installed() -> list[Door]:
-    """Return the door for operators of the service that is installed here, if this account may use it."""
-    return [Door(f"unix:{CONTROL}")] if os.access(CONTROL, os.W_OK) else []
+    """Return the door for operators of the service that is installed here, if there is one."""
+    return _for_operators(CONTROL)
+
+
+def _for_operators(path: str) -> list[Door]:
+    """One that this account may not use is named as well: where no other answers, that is the reason."""
+    return [Door(f"unix:{path}")] if os.path.exists(path) else []
 
 
 def doors_of(config: Config) -> list[Door]:
     """Return where to ask a daemon of this configuration from its own host, the nearest first."""
-    control = [Door(f"unix:{config.control}")] if config.control else installed()
-    if config.control and not os.access(config.control, os.W_OK):
-        control = []
+    control = _for_operators(config.control) if config.control else installed()
     nearest = sorted(config.listen, key=lambda each: _way(config, each))
     return [*control, *(_door(config, address) for address in nearest)]
 
@@ -84,7 +88,7 @@ def ask(doors: Sequence[Door], path: str = STATUS, *, wait: float = 0.0) -> str:
                 raise ValueError("this is another answer")
             return text
         except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{door.url} does not answer as repowatch does: {error}; is it running?")
+            failures.append(_failure(door, error))
     raise RepowatchError("\n".join(failures))
 
 
@@ -131,11 +135,13 @@ def act(
         try:
             connection = _connected(door, _LONGEST_ACT)
         except (OSError, ValueError) as error:
-            failures.append(f"{door.url} does not answer: {error}; is the daemon running?")
+            failures.append(_failure(door, error))
             continue
         # Nothing is asked twice: who does not hear the end of it can not know what was done.
         try:
             status, text = _exchange(connection, "POST", door, path, json.dumps(arguments))
+            if status == HTTPStatus.METHOD_NOT_ALLOWED:  # the URL is none that anything can be done at
+                raise _nameless(door, repository)
             if status != HTTPStatus.OK:
                 raise RepowatchError(text.strip() or f"{door.url} answers {status}")
             told = json.loads(text)
@@ -152,12 +158,24 @@ def report(doors: Sequence[Door], repository: str, name: str) -> Any:
     for door in doors:
         try:
             status, text = _exchange(_connected(door, _TIMEOUT), "GET", door, path)
+            if status == HTTPStatus.NOT_FOUND:
+                raise _nameless(door, repository)
             if status != HTTPStatus.OK:
                 raise RepowatchError(f"{door.url} answers {status} {text.strip()[:200]}")
             return json.loads(text)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{door.url} does not answer as repowatch does: {error}; is it running?")
+            failures.append(_failure(door, error))
     raise RepowatchError("\n".join(failures))
+
+
+def _nameless(door: Door, repository: str) -> RepowatchError:
+    return RepowatchError(f"{door.url} has no repository {printable(repository)} that you may see")
+
+
+def _failure(door: Door, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"{door.url} is not for this account; ask as root, or another address with --url and --user"
+    return f"{door.url} does not answer as repowatch does: {error}; is it running?"
 
 
 def _get(door: Door, path: str, timeout: float) -> str:

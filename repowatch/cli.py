@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from repowatch import __version__
 from repowatch.config import (
@@ -29,6 +29,7 @@ from repowatch.config import (
 )
 from repowatch.config.patterns import expand
 from repowatch.errors import RepowatchError, UsageError
+from repowatch.model.units import in_units
 from repowatch.opening import open_index
 from repowatch.orders import (
     add_batch,
@@ -62,10 +63,8 @@ is seen by dnf, yum and zypper within a moment.
   curl http://127.0.0.1:8080/rpm.repo                 a file for /etc/yum.repos.d
 """
 
-if TYPE_CHECKING:
-    pass
-
 _OF_DIR = "the configuration that says what is excluded and followed in DIR, and what its metadata is like"
+_DIR = "a directory of packages"
 _INSTALLED = "/etc/repowatch/repowatch.yaml"
 
 _Add: TypeAlias = Callable[..., argparse.ArgumentParser]
@@ -130,7 +129,7 @@ def _add_serve(add: _Add) -> None:
         description="Watch, index and serve each DIR as a repository at /<its name>/, or what FILE "
         "configures. Prints `ready http://HOST:PORT/` when it answers; SIGTERM ends it in order.",
     )
-    serve.add_argument("directories", nargs="*", metavar="DIR", help="a directory of packages")
+    serve.add_argument("directories", nargs="*", metavar="DIR", help=_DIR)
     serve.add_argument(
         "--config", metavar="FILE", help="the configuration (YAML) to use in the place of DIRs"
     )
@@ -161,7 +160,7 @@ def _add_index(add: _Add) -> None:
         description="Bring DIR/repodata up to date and exit: a fast `createrepo_c --update` that lists "
         "whole packages only. Exit code 2 when a daemon writes this repository already.",
     )
-    index.add_argument("directory", metavar="DIR")
+    index.add_argument("directory", metavar="DIR", help=_DIR)
     index.add_argument("--config", metavar="FILE", help=_OF_DIR)
     index.set_defaults(run=_index)
 
@@ -173,7 +172,7 @@ def _add_verify(add: _Add) -> None:
         description="Read every package of DIR and compare the result with the published metadata, byte for "
         "byte; check every file that repomd.xml names. Writes nothing. Exit code 1 on any difference.",
     )
-    verify.add_argument("directory", metavar="DIR")
+    verify.add_argument("directory", metavar="DIR", help=_DIR)
     verify.add_argument("--config", metavar="FILE", help=_OF_DIR)
     verify.set_defaults(run=_verify)
 
@@ -184,7 +183,7 @@ def _add_check_config(add: _Add) -> None:
         help="tell all mistakes in a configuration",
         description="Tell every mistake in FILE, each with its line. Exit code 2 if there is one.",
     )
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", help="the configuration (YAML)")
     check.set_defaults(run=_check_config)
 
 
@@ -197,7 +196,7 @@ def _add_passwd(add: _Add) -> None:
         "terminal. A running daemon knows it within a second.",
     )
     passwd.add_argument("file", metavar="FILE", help="an htpasswd file; passwords are kept as bcrypt")
-    passwd.add_argument("user", metavar="USER")
+    passwd.add_argument("user", metavar="USER", help="the name to log in with")
     passwd.add_argument("--delete", action="store_true", help="remove the user")
     passwd.set_defaults(run=_passwd)
 
@@ -468,7 +467,7 @@ def _print_repository(repository: dict[str, Any]) -> None:
         print(f"  snapshots: {snapshots}")
     for batch in repository.get("batches", ()):
         of = printable(f"{batch['batch']} of {batch['who'] or 'anyone'}")
-        print(f"  open batch: {of}, {batch['files']} changes, {_amount(batch['bytes'])}")
+        print(f"  open batch: {of}, changes: {batch['files']}, {in_units(batch['bytes'])}")
     for event in repository["history"][:3]:
         by = {"file": "by file", "prune": "by a rule"}.get(event["how"], f"by {event['who'] or 'anyone'}")
         what = printable(f"{event['nevra']} {by}")
@@ -483,13 +482,8 @@ def _print_repository(repository: dict[str, Any]) -> None:
 
 def _sizes(repository: dict[str, Any]) -> str:
     free = repository["disk_free"]
-    left = "unknown" if free is None else _amount(free)
-    return f"size: {_amount(repository['size'])}, disk left: {left}"
-
-
-def _amount(size: int) -> str:
-    """Bytes, for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    left = "unknown" if free is None else in_units(free)
+    return f"size: {in_units(repository['size'])}, disk left: {left}"
 
 
 def _who(options: argparse.Namespace) -> int:
@@ -512,6 +506,8 @@ def _told(change: dict[str, Any]) -> str:
     location = f"{change.get('repository')}/{change.get('location')}"
     if change.get("destination"):
         location += f" -> {change['destination']}"
+    if change.get("batch"):
+        location += f" (waits in the batch {change['batch']})"
     parts = [change.get(key) for key in ("at", "who", "address", "method")]
     parts += [location, change.get("nevra"), change.get("revision")]
     line = "  ".join(printable("-" if part is None else str(part)) for part in parts)

@@ -186,6 +186,7 @@ class _Repository:
             unchecked=index.unchecked,
             batches=len(index.batches),
             pruned=self.updater.pruner.total,
+            pruning_paused=self.updater.pruner.paused() is not None,
             retired=(len(index.keeping.retired.names), index.keeping.retired.size),
             snapshots=index.snapshots.counts,
             snapshots_extra=index.snapshots.extra(),

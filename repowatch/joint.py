@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from repowatch.errors import Conflict, Misunderstood, Nameless
+from repowatch.errors import Conflict, Nameless
 from repowatch.model.called import matcher, nearest, newest
 from repowatch.model.digests import Inspection
 from repowatch.model.package import Entry, Stamp
@@ -18,12 +19,13 @@ from repowatch.repository.batches import Member, Taken
 from repowatch.repository.together import made_of, outcome
 from repowatch.repository.updater import Updater
 from repowatch.system.files import remove_if_there
+from repowatch.system.logs import printable
 from repowatch.system.second import give_second_place
-from repowatch.web.operations import text, texts
-from repowatch.web.served import Asker, ByName
+from repowatch.web.operations import flag, text, texts
+from repowatch.web.served import Asker, Operation
 from repowatch.web.uploads import leave_room
 
-MOST_REMEMBERED = 100  # batches that were committed
+MOST_REMEMBERED = 20  # batches that were committed; each may have ten thousand names
 
 # Names in staging: of this run of the daemon, and in it.
 _RUN = secrets.token_hex(8)
@@ -48,15 +50,20 @@ class Joint:
         self._replace = replace
         self._reserve = reserve
         self._others = others
+        self._lock = threading.Lock()  # of what follows
         self._committed: Mapping[str, tuple[str | None, dict[str, Any]]] = {}  # by batch, with who did it
 
     @property
-    def operations(self) -> Mapping[str, ByName]:
+    def operations(self) -> Mapping[str, Operation]:
         """By name, for the doors."""
         return {
-            "commit": ByName(self.commit),
-            "discard": ByName(self.discard),
-            "promote": ByName(self.promote, reads="from"),
+            "commit": Operation(self.commit, takes=frozenset({"batch"})),
+            "discard": Operation(self.discard, takes=frozenset({"batch"})),
+            "promote": Operation(
+                self.promote,
+                takes=frozenset({"from", "packages", "newest", "copy", "dry_run"}),
+                reads="from",
+            ),
         }
 
     # -- batches -----------------------------------------------------------------------------
@@ -79,9 +86,11 @@ class Joint:
         count = self._index.batches.put(batch, member, staged=staged, who=who)
         return _kept(location_href, batch, count)
 
-    def remove(self, batch: str, location_href: str, *, who: str | None) -> str:
+    def remove(self, batch: str, location_href: str, *, is_conditional: bool, who: str | None) -> str:
         """See `Batched`."""
-        count = self._index.batches.put(batch, Member(location_href, None, None, 0), staged=None, who=who)
+        before = _seen(self._index.tree.path(location_href)) if is_conditional else None
+        member = Member(location_href, None, None, 0, before)
+        count = self._index.batches.put(batch, member, staged=None, who=who)
         return _kept(location_href, batch, count)
 
     def commit(self, arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
@@ -118,10 +127,11 @@ class Joint:
         return told
 
     def _remember(self, name: str, asker: Asker, told: dict[str, Any]) -> None:
-        """Replaces the whole, for any thread."""
-        others = {key: each for key, each in self._committed.items() if key != name}
-        kept = list(others.items())[-MOST_REMEMBERED + 1 :]
-        self._committed = dict([*kept, (name, (asker.name, told))])
+        """Replaces the whole, for any thread that reads."""
+        with self._lock:
+            others = {key: each for key, each in self._committed.items() if key != name}
+            kept = list(others.items())[-MOST_REMEMBERED + 1 :]
+            self._committed = dict([*kept, (name, (asker.name, told))])
 
     def _publish(self, batch: Taken, asker: Asker) -> dict[str, Any]:
         """What is told of the publication that shows it."""
@@ -165,7 +175,7 @@ class Joint:
         source = self._others(name)
         if source is None or source is self._updater:
             raise Nameless(f"there is no other repository {name}")
-        chosen = _chosen(source, name, texts(arguments, "packages"), _flag(arguments, "newest"))
+        chosen = _chosen(source, name, texts(arguments, "packages"), flag(arguments, "newest"))
         wanted = [entry for entry in chosen if not self._has(entry.location_href, entry.pkgid)]
         for entry in wanted:
             asker.may_write(entry.location_href)
@@ -176,9 +186,9 @@ class Joint:
             "locations": sorted(pkgids),
             "already": sorted({entry.location_href for entry in chosen} - pkgids.keys()),
         }
-        if _flag(arguments, "dry_run"):
+        if flag(arguments, "dry_run"):
             return told | {"dry_run": True}
-        may_link = not _flag(arguments, "copy")
+        may_link = not flag(arguments, "copy")
         with self._staged(source, wanted, may_link=may_link) as (files, how):
             published = self._change(files, (), pkgids=pkgids, check=self._check, scratch=None, asker=asker)
         return told | published | {"how": dict(how)}
@@ -252,10 +262,14 @@ class Joint:
         """Whether a file is listed with these bytes already."""
         publication = self._index.publication
         entry = publication.entries.get(location_href) if publication else None
-        if entry is None or entry.pkgid != pkgid:
+        if entry is None or pkgid is None:
             return False
         found = self._index.tree.look(location_href)
-        return found is not None and found.stamp == entry.stamp
+        if found is None or found.stamp != entry.stamp:
+            return False
+        if len(pkgid) != len(entry.pkgid):  # by another algorithm: of another repository, or configuration
+            return self._index.snapshots.has_bytes(found.path, pkgid)
+        return pkgid == entry.pkgid
 
 
 def _chosen(source: Updater, name: str, patterns: Sequence[str], only_newest: bool) -> list[Entry]:
@@ -284,13 +298,6 @@ def _take_links(source: Updater, entries: Sequence[Entry]) -> None:
     source.do(lambda: source.index.take_stamps(stamps))
 
 
-def _flag(arguments: Mapping[str, Any], key: str) -> bool:
-    value = arguments.get(key, False)
-    if not isinstance(value, bool):
-        raise Misunderstood(f'"{key}" is neither true nor false')
-    return value
-
-
 def _seen(path: str) -> list[int]:
     """What has a name now: its inode, size and mtime; [] for nothing."""
     try:
@@ -301,4 +308,6 @@ def _seen(path: str) -> list[int]:
 
 
 def _kept(location_href: str, batch: str, count: int) -> str:
-    return f"{location_href} waits for the commit of the batch {batch}, its changes by now: {count}"
+    return (
+        f"{printable(location_href)} waits for the commit of the batch {batch}, its changes by now: {count}"
+    )

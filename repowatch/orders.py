@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from repowatch.config import load
 from repowatch.config.patterns import pattern_of
 from repowatch.errors import UsageError
+from repowatch.model.units import in_units
 from repowatch.system.logs import printable
 
 if TYPE_CHECKING:
     from repowatch.asking import Door
 
 Add: TypeAlias = Callable[..., argparse.ArgumentParser]
+
+_REPOSITORY = "the name of a repository"
 
 
 def add_where(command: argparse.ArgumentParser) -> None:
@@ -82,8 +85,8 @@ def add_batch(add: Add) -> None:
         "all of a batch at once, `discard` drops it, `list` tells which are open. Exit code 1 when it can "
         "not be done; then nothing is changed.",
     )
-    batch.add_argument("what", choices=["commit", "discard", "list"])
-    batch.add_argument("repository", metavar="REPOSITORY")
+    batch.add_argument("what", choices=["commit", "discard", "list"], help="what to do")
+    batch.add_argument("repository", metavar="REPOSITORY", help=_REPOSITORY)
     batch.add_argument("batch", metavar="NAME", nargs="?", help="the batch (not for list)")
     add_where(batch)
     batch.set_defaults(run=lambda options: _batch(batch, options))
@@ -117,7 +120,7 @@ def _list_batches(options: argparse.Namespace) -> int:
     for each in report(doors(options), options.repository, "batches"):
         began = datetime.fromtimestamp(each["began_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         print(
-            f"{each['batch']}  {each['files']} changes, {each['bytes']:,} bytes  "
+            f"{each['batch']}  changes: {each['files']}, {in_units(each['bytes'])}  "
             f"by {printable(each['who'] or 'anyone')} since {began}, "
             f"dropped after {each['expires_in'] / 3600:.1f} h without a change"
         )
@@ -133,8 +136,8 @@ def add_promote(add: Add) -> None:
         "all in one publication. Nothing is copied where the file system can share blocks or give a file a "
         "second name. Exit code 1 when one of them can not be published; then none is.",
     )
-    promote.add_argument("source", metavar="FROM")
-    promote.add_argument("repository", metavar="TO")
+    promote.add_argument("source", metavar="FROM", help="the repository that has them")
+    promote.add_argument("repository", metavar="TO", help="the repository that is to have them")
     promote.add_argument(
         "packages", metavar="PACKAGE", nargs="+", help="a name, a NEVRA, a file name, or a pattern of them"
     )
@@ -224,25 +227,25 @@ def _rules_in(path: str | None, names: Sequence[str]) -> dict[str, list[dict[str
 
 def _tell_pruned(name: str, outcome: Mapping[str, Any]) -> int:
     """What a prune came to, in lines; the exit code."""
-    failed = [each for each in outcome["packages"] if each["trouble"]]
-    for each in outcome["packages"]:
+    packages = outcome["packages"]
+    done = [each for each in packages if not each["trouble"]]
+    for each in packages:
         line = f"- {name}/{each['location']}: {each['reason']}"
         print(printable(f"{line}; NOT PRUNED: {each['trouble']}" if each["trouble"] else line))
-    count, size = len(outcome["packages"]) - len(failed), sum(each["size"] for each in outcome["packages"])
     what = "would go" if outcome["dry_run"] else "pruned"
-    kept = f", served for another {outcome['grace'] / 3600:g} h" if outcome["grace"] and count else ""
-    print(f"{printable(name)}: {count} {what}, {size / 1e6:,.1f} MB{kept}")
+    kept = f", served for another {outcome['grace'] / 3600:g} h" if outcome["grace"] and done else ""
+    print(f"{printable(name)}: {len(done)} {what}, {in_units(sum(each['size'] for each in done))}{kept}")
     if outcome["paused"]:
         print(f"{printable(name)}: {outcome['paused']}")
-    return 1 if failed else 0
+    return 1 if len(done) < len(packages) else 0
 
 
 def pruning_told(pruning: Mapping[str, Any]) -> str | None:
     """What the status says of pruning, in a line; None where there is nothing to say."""
     parts = []
     if pruning["retired"]:
-        size = pruning["retired_size"] / 1e6
-        parts.append(f"{pruning['retired']} retired packages are still served, {size:,.1f} MB")
+        size = in_units(pruning["retired_size"])
+        parts.append(f"{pruning['retired']} retired packages are still served, {size}")
     if pruning["last_at"]:
         parts.append(f"last pruned {pruning['last_packages']} at {_when(pruning['last_at'])}")
     if pruning["next_at"]:
@@ -268,7 +271,7 @@ def add_snapshot(add: Add) -> None:
         "back to. Nothing is copied, and nothing that it names is lost when it leaves the tree. Exit code 1 "
         "when it can not be done.",
     )
-    snapshot.add_argument("repository", metavar="REPOSITORY")
+    snapshot.add_argument("repository", metavar="REPOSITORY", help=_REPOSITORY)
     snapshot.add_argument("name", metavar="NAME", help="letters, digits, dots, - and _")
     snapshot.add_argument("--delete", action="store_true", help="delete it, and what only it keeps")
     add_where(snapshot)
@@ -292,7 +295,7 @@ def add_snapshots(add: Add) -> None:
         description="List the snapshots of REPOSITORY, the oldest first. Exit code 1 when one is damaged, or "
         "names a package that nothing has any more: then what is lost is told as well.",
     )
-    snapshots.add_argument("repository", metavar="REPOSITORY")
+    snapshots.add_argument("repository", metavar="REPOSITORY", help=_REPOSITORY)
     add_where(snapshots)
     snapshots.set_defaults(run=_snapshots)
 
@@ -324,8 +327,8 @@ def add_rollback(add: Add) -> None:
         "revision. What came since then is retired: gone from the metadata, and served for a while. Exit "
         "code 1 when it can not be done; then nothing is changed.",
     )
-    rollback.add_argument("repository", metavar="REPOSITORY")
-    rollback.add_argument("name", metavar="NAME")
+    rollback.add_argument("repository", metavar="REPOSITORY", help=_REPOSITORY)
+    rollback.add_argument("name", metavar="NAME", help="the snapshot")
     rollback.add_argument("--keep", metavar="AS", help="first keep what is there now as a snapshot AS")
     rollback.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
     add_where(rollback)
@@ -357,6 +360,6 @@ def snapshots_told(snapshots: Mapping[str, Any]) -> str | None:
     if listed := snapshots["list"]:
         last = listed[-1]
         parts.append(f"{len(listed)}, the last {last['name']} of {_when(last['created_at'])}")
-        parts.append(f"{snapshots['extra_size'] / 1e6:,.1f} MB beyond the tree")
+        parts.append(f"{in_units(snapshots['extra_size'])} beyond the tree")
     parts += [f"DAMAGED {each['name']}: {printable(each['reason'])}" for each in snapshots["damaged"]]
     return "; ".join(parts) or None

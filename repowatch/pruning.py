@@ -11,12 +11,13 @@ from repowatch.errors import Misunderstood, RepowatchError
 from repowatch.model.pruning import Out, Rule
 from repowatch.model.publication import Listed
 from repowatch.repository.updater import Updater
-from repowatch.web.served import Asker, ByName
+from repowatch.web.operations import flag
+from repowatch.web.served import Asker, Operation
 
 PATIENCE = 600.0  # seconds for the publication of what is pruned
 
 
-def operations(updater: Updater) -> Mapping[str, ByName]:
+def operations(updater: Updater) -> Mapping[str, Operation]:
     """By their names."""
 
     def prune(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
@@ -24,10 +25,8 @@ def operations(updater: Updater) -> Mapping[str, ByName]:
 
         A dry run may bring "rules" in the place of those in use: [{"match", "older_than", "keep"}, ...].
         """
-        dry_run = arguments.get("dry_run", False)
-        if not isinstance(dry_run, bool):
-            raise Misunderstood('"dry_run" is true or false')
-        if dry_run:
+        asker.may_read("")  # it is told what is there
+        if flag(arguments, "dry_run"):
             found = updater.would_prune(_rules(arguments["rules"]) if "rules" in arguments else None)
             return {**told(), "dry_run": True, "packages": [_row(each, None) for each in found.out]}
         if "rules" in arguments:
@@ -48,15 +47,16 @@ def operations(updater: Updater) -> Mapping[str, ByName]:
     def told() -> dict[str, Any]:
         return {"grace": updater.index.keeping.retired.grace, "paused": updater.pruner.paused()}
 
-    return {"prune": ByName(prune)}
+    return {"prune": Operation(prune, takes=frozenset({"dry_run", "rules"}))}
 
 
 def _rules(given: Any) -> list[Rule]:
     """Rules as JSON has them. Raises Misunderstood."""
     try:
         return [_rule(**each) for each in given]
-    except (TypeError, ValueError) as error:
-        raise Misunderstood(f'"rules" can not be read: {error}') from None
+    except (TypeError, ValueError, OverflowError) as error:
+        known = '{"match": ..., "older_than": SECONDS, "keep": NUMBER, "spares_newest": true}'
+        raise Misunderstood(f'"rules" can not be read ({error}); send a list of {known}') from None
 
 
 def _rule(

@@ -6,24 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from repowatch.errors import Misunderstood
+from repowatch.errors import Conflict, Nameless
 from repowatch.model.snapshot import Difference
 from repowatch.repository.rollback import Outcome, Rollback, patiently, preview
 from repowatch.repository.snapshots import Snapshots
 from repowatch.repository.updater import Updater
-from repowatch.web.operations import text
-from repowatch.web.served import Asker, ByName
+from repowatch.web.operations import flag, text
+from repowatch.web.served import Asker, Operation
 
 MOST_TOLD = 100  # packages that cannot come back are named, of each snapshot
 
 
-def operations(updater: Updater) -> Mapping[str, ByName]:
+def operations(updater: Updater) -> Mapping[str, Operation]:
     """By their names. Whoever asks needs the rights to all of the repository."""
 
     def snapshot(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
         asker.may_write("")
         name = text(arguments, "name")
-        if _flag(arguments, "delete"):
+        if flag(arguments, "delete"):
             asker.may_delete("")
             updater.do(lambda: updater.index.forget_snapshot(name)).result()
             return {"deleted": name}
@@ -31,17 +31,21 @@ def operations(updater: Updater) -> Mapping[str, ByName]:
         return asdict(patiently(updater, lambda: updater.index.snapshot(name, by=asker.name)))
 
     def rollback(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
+        asker.may_read("")  # it is told what is there
         asker.may_write("")
         asker.may_delete("")
         name, keep = text(arguments, "name"), arguments.get("keep")
         if keep is not None:
             keep = text(arguments, "keep")
-        if _flag(arguments, "dry_run"):
-            return _told(preview(updater.index.snapshots, name), done=False)
+        if flag(arguments, "dry_run"):
+            return _told(preview(updater.index.snapshots, name), done=False) | {"dry_run": True}
         rollback = Rollback(updater, name, keep=keep, by=asker.name, how=asker.how)
         return _told(rollback.run(), done=True)
 
-    return {"snapshot": ByName(snapshot), "rollback": ByName(rollback)}
+    return {
+        "snapshot": Operation(snapshot, takes=frozenset({"name", "delete"})),
+        "rollback": Operation(rollback, takes=frozenset({"name", "keep", "dry_run"})),
+    }
 
 
 def reports(snapshots: Snapshots) -> Mapping[str, Callable[[], Any]]:
@@ -53,8 +57,14 @@ def listed(snapshots: Snapshots) -> Sequence[dict[str, Any]]:
     """Every snapshot, with the locations of packages that nothing has any more."""
     told: list[dict[str, Any]] = []
     for each in snapshots.summaries:
-        lost = snapshots.lost(each.name)
-        told.append({**asdict(each), "lost": len(lost), "lost_packages": lost[:MOST_TOLD]})
+        try:
+            lost = snapshots.lost(each.name)
+        except Nameless:  # it was deleted a moment ago
+            continue
+        except (Conflict, OSError) as error:
+            told.append({"name": each.name, "trouble": str(error)})
+        else:
+            told.append({**asdict(each), "lost": len(lost), "lost_packages": lost[:MOST_TOLD]})
     return told + [{"name": name, "trouble": why} for name, why in snapshots.damaged.items()]
 
 
@@ -77,10 +87,3 @@ def _told(outcome: Outcome, *, done: bool) -> dict[str, Any]:
         "retired": list(found.surplus),
         "lost": list(outcome.lost),
     }
-
-
-def _flag(arguments: Mapping[str, Any], key: str) -> bool:
-    value = arguments.get(key, False)
-    if not isinstance(value, bool):
-        raise Misunderstood(f'"{key}" is true or false')
-    return value

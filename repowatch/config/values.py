@@ -11,7 +11,7 @@ from typing import Any
 
 from repowatch.config.settings import Address, TcpAddress, UnixAddress
 from repowatch.model.companion import TAKEN, TYPE, Names
-from repowatch.model.openpgp import dearmored, public_keys
+from repowatch.model.openpgp import keyring_of
 from repowatch.web.rules import ANYONE, mistake_in_user_name
 
 _PCHAR = r"A-Za-z0-9\-._~!$&'()*+,;=:@"  # RFC 3986, section 3.3, without percent-encoding
@@ -280,7 +280,7 @@ def key_file(text: str) -> str:
     with open(path, "rb") as stream:
         content = stream.read()
     try:
-        public_keys(dearmored(content))
+        keyring_of(content)
     except ValueError as error:
         raise ValueError(f"{shown(text)} {error}") from None
     return path

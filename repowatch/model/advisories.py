@@ -186,6 +186,7 @@ def _date(entries: Mapping[str, Node], key: str, *, needed: bool) -> str:
         what = "a date like 2026-11-28 or 2026-11-28T18:00:00Z"
         raise BadMetadata(f"`{key}` is not {what}", line=entries[key].line)
     try:
-        return f"{moment.astimezone(UTC) if moment.tzinfo else moment:%Y-%m-%d %H:%M:%S}"
+        found = moment.astimezone(UTC) if moment.tzinfo else moment
+        return found.replace(tzinfo=None).isoformat(" ", "seconds")
     except OverflowError:
         raise BadMetadata(f"`{key}` is out of range", line=entries[key].line) from None

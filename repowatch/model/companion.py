@@ -5,23 +5,15 @@ Pure: names and bytes in, what is to be published or a mistake out. The same fil
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
-
-import zstandard
 
 from repowatch.errors import BadMetadata
 from repowatch.model import advisories, comps, modules, updateinfo
-from repowatch.model.formats import FORMATS, Format
+from repowatch.model.formats import FORMATS, Format, is_packed, opening
 from repowatch.model.package import Nevra
 
 COMPS, MODULES, UPDATEINFO = "comps.xml", "modules.yaml", "updateinfo.xml"
@@ -46,8 +38,6 @@ MOST = {GROUP: 32 << 20, MODULE: 32 << 20, UPDATE: 256 << 20}
 MOST_OTHER = 512 << 20
 MOST_OPEN = 2 << 30
 MOST_ADVISORY = 1 << 20
-
-_BLOCK = 1 << 20
 
 EMPTY = "empty file"
 
@@ -154,8 +144,9 @@ def make(kind: str, sources: Mapping[str, bytes], form: Format, checksum: str) -
         content = updateinfo.joined(sources.get(UPDATEINFO), more)
         return [_packed(UPDATE, UPDATEINFO, content, form, checksum)]
     [(location_href, content)] = sources.items()
-    _, dot, ends = location_href.rpartition("/")[2].partition(".")
-    return [Content(kind, f"{kind}{dot}{ends.lower()}", [content], _opened(location_href, content, checksum))]
+    ends = re.sub("[^a-z0-9.]", "", location_href.rpartition("/")[2].partition(".")[2].lower())
+    name = f"{kind}.{ends}" if ends else kind  # `is_ours`
+    return [Content(kind, name, [content], _opened(location_href, content, checksum))]
 
 
 # yum of EL7 looks for group_gz alone, and every client since reads gzip: no other form, whatever the profile.
@@ -167,27 +158,18 @@ def _packed(kind: str, name: str, content: bytes, form: Format, checksum: str) -
     return Content(kind, f"{name}.{form.suffix}", form.join([form.compress(content, last=True)]), opened)
 
 
-_OPENERS: Mapping[str, Callable[[io.BytesIO], Any]] = {
-    "gz": lambda file: gzip.GzipFile(fileobj=file),
-    "bz2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-    "zst": lambda file: zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True),
-}
-
-
 def _opened(location_href: str, content: bytes, checksum: str) -> tuple[int, str] | None:
     """Size and checksum of what is in a compressed file; None where it is not one. Raises BadMetadata."""
-    opener = _OPENERS.get(location_href.rpartition(".")[2])
-    if opener is None:
+    name = location_href.rpartition("/")[2]
+    if not is_packed(name):
         return None
     digest, size = hashlib.new(checksum), 0
     try:
-        with opener(io.BytesIO(content)) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-                if size > MOST_OPEN:
-                    raise BadMetadata(f"it has more than {MOST_OPEN >> 30} GiB when it is opened")
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise BadMetadata(f"it can not be opened: {error}") from error
+        for block in opening(name, content):
+            digest.update(block)
+            size += len(block)
+            if size > MOST_OPEN:
+                raise BadMetadata(f"it has more than {MOST_OPEN >> 30} GiB when it is opened")
+    except ValueError as error:
+        raise BadMetadata(str(error)) from error
     return size, digest.hexdigest()

@@ -15,6 +15,7 @@ import yaml
 from repowatch.errors import BadMetadata
 
 _DEEPEST = 32  # lists and mappings within one another
+_MOST = 2_000_000  # values and ends of values: some 5 s; Fedora's modules.yaml has a tenth of it
 _NOTHING = ("", "~", "null", "Null", "NULL")
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
@@ -55,18 +56,25 @@ def documents(content: bytes) -> Iterator[Node]:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadMetadata("not UTF-8; save it as UTF-8", line=line) from None
     try:
-        events = yaml.parse(text, Loader=_Loader)
+        events = _counted(yaml.parse(text, Loader=_Loader))
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 yield _node(next(events), events, depth=0)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = text.count("\n", 0, text.find(chr(error.character))) + 1  # libyaml's position is in bytes
         raise BadMetadata(f"the character U+{error.character:04X} is not allowed", line=line) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadMetadata(f"not YAML: {error.problem}", line=mark.line + 1 if mark else None) from None
     except (ValueError, OverflowError) as error:  # numbers in escapes, which PyYAML does not check
         raise BadMetadata(f"not YAML: {error}") from None
+
+
+def _counted(events: _Events) -> _Events:
+    for number, event in enumerate(events):
+        if number == _MOST:
+            raise BadMetadata(f"more than {_MOST} values", line=event.start_mark.line + 1)
+        yield event
 
 
 def _node(event: Any, events: _Events, *, depth: int) -> Node:

@@ -17,6 +17,7 @@ Start = Callable[[Path, Mapping[str, str], int], None]
 End = Callable[[Path, str, int], None]
 
 _DEEPEST = 32  # elements within one another; no file of this kind has ten
+_MOST = 8_000_000  # elements: some 12 s; Fedora's updateinfo.xml has half a million
 _ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1")  # that ASCII may be put into, of those that expat knows
 
 
@@ -27,6 +28,8 @@ def walk(content: bytes, *, start: Start, end: End) -> int:
     the two raise.
     """
     walker = _Walker(start, end)
+    if 0 in content[:4]:  # UTF-16, which expat reads without being told
+        raise BadMetadata("not UTF-8; save it as UTF-8", line=1)
     try:
         walker.parser.Parse(content, True)
     except expat.ExpatError as error:
@@ -43,6 +46,7 @@ class _Walker:
         self._start = start
         self._end = end
         self._path: Path = ()
+        self._count = 0
         self._text: list[str] = []
         parser.buffer_text = True
         parser.StartElementHandler = self._started
@@ -55,6 +59,9 @@ class _Walker:
     def _started(self, name: str, attributes: Mapping[str, str]) -> None:
         if len(self._path) == _DEEPEST:
             raise BadMetadata(f"more than {_DEEPEST} elements within one another", line=self._line)
+        self._count += 1
+        if self._count > _MOST:
+            raise BadMetadata(f"more than {_MOST} elements", line=self._line)
         self._path = (*self._path, name)
         self._text.clear()
         self._start(self._path, attributes, self._line)

@@ -80,6 +80,7 @@ class Figures:
     signing_key_expires_at: float | None  # the first of them, in seconds since 1970
     disk: tuple[int, int] | None  # bytes free for the daemon, and of the whole file system
     pruned: int = 0  # packages since the start
+    pruning_paused: bool = False  # some packages wait for a clock that goes evenly
     batches: int = 0  # that wait for their commit
     snapshots: tuple[int, int] = (0, 0)  # how many, and of those how many can not be read
     snapshots_extra: int = 0  # bytes of packages that only snapshots keep

@@ -24,10 +24,10 @@ import io
 import lzma
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, reduce
-from typing import Protocol
+from functools import cache, lru_cache, partial, reduce
+from typing import Any, BinaryIO, Protocol
 
 import zstandard
 
@@ -122,27 +122,53 @@ def _checked(data: bytes, piece: Piece) -> bytes:
 FORMATS: Mapping[str, Format] = {"compatible": Gzip(), "modern": Zstd()}
 
 
-def _open_zstd(content: bytes) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content), read_across_frames=True) as reader:
-        return reader.read()
+def _open_zstd(content: bytes) -> Iterator[bytes]:
+    """Frame by frame: zstandard's own readers take a frame that ends too early for a whole one."""
+    decompressor, at = zstandard.ZstdDecompressor(), 0
+    while at < len(content):
+        frame = decompressor.decompressobj()
+        while not frame.eof:
+            if at >= len(content):
+                raise EOFError("it ends within a frame")
+            yield frame.decompress(content[at : at + _ZSTD_PIECE])
+            at = min(at + _ZSTD_PIECE, len(content))
+        at -= len(frame.unused_data)
 
 
-_OPENERS: Mapping[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.decompress,
+def _read(opener: Callable[[BinaryIO], Any], content: bytes) -> Iterator[bytes]:
+    with opener(io.BytesIO(content)) as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+_BLOCK = 1 << 20
+_ZSTD_PIECE = 1 << 10  # bytes; they open to 32 MiB at most
+_OPENERS: Mapping[str, Callable[[bytes], Iterator[bytes]]] = {
+    "gz": partial(_read, gzip.open),
+    "bz2": partial(_read, bz2.open),
+    "xz": partial(_read, lzma.open),
     "zst": _open_zstd,
-    "bz2": bz2.decompress,
-    "xz": lzma.decompress,
-    "xml": bytes,
 }
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file of this name is to be opened."""
+    return name.rpartition(".")[2] in _OPENERS
 
 
 def opened(name: str, content: bytes) -> bytes:
     """The open bytes of a metadata file, made here or by any other tool. Raises ValueError."""
-    opener = _OPENERS.get(name.rpartition(".")[2])
-    if opener is None:
+    if name.endswith(".xml"):
+        return content
+    if not is_packed(name):
         raise ValueError(f"{name}: this version can not open files of this kind")
+    return b"".join(opening(name, content))
+
+
+def opening(name: str, content: bytes) -> Iterator[bytes]:
+    """The open bytes of a file that `is_packed`, some at a time. Raises ValueError."""
     try:
-        return opener(content)
+        yield from _OPENERS[name.rpartition(".")[2]](content)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise ValueError(f"{name} is damaged: {error}") from error
 

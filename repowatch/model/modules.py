@@ -13,9 +13,9 @@ from typing import TypeAlias
 from repowatch.errors import BadMetadata
 from repowatch.model.documents import Node, documents
 
+_Check: TypeAlias = Callable[[Node, str], None]  # raises BadMetadata of a node, with what it is called
+
 _ARTIFACT = re.compile(r"[^/\s]+-[0-9]+:[^-/\s]+-[^-/\s]+\.[^-./\s]+")  # N-E:V-R.A
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ")
-_NUMBER = re.compile(r"\d{1,20}")
 
 
 def check(content: bytes) -> None:
@@ -29,74 +29,55 @@ def check(content: bytes) -> None:
 
 
 def _check(document: Node) -> None:
+    _record({"document": _anything, "version": _anything, "data": _anything}, {})(document, "the document")
     entries = document.entries("the document")
-    _known(entries, ("document", "version", "data"), "the document")
-    kind = _needed(entries, "document", document.line, within="the document")
-    name = kind.text("`document`")
+    kind, version = entries["document"], entries["version"]
+    name, number = kind.text("`document`"), version.text("`version`")
     if name == "modulemd-packager":
         raise BadMetadata("modulemd-packager is what modules are built from; clients skip it", line=kind.line)
     if name not in _KINDS:
         raise BadMetadata(f"`document` is not one of {', '.join(_KINDS)}", line=kind.line)
-    version = _needed(entries, "version", document.line, within="the document")
-    number = version.text("`version`")
     if number not in _KINDS[name]:
         raise BadMetadata(f"`version` is not {' or '.join(_KINDS[name])}", line=version.line)
-    data = _needed(entries, "data", document.line, within="the document")
-    keys, check_data = _KINDS[name][number]
-    found = data.entries("`data`")
-    _known(found, keys, "`data`")
-    check_data(found, data.line)
+    _KINDS[name][number](entries["data"], "`data`")
 
 
-def _stream(data: Mapping[str, Node], line: int) -> None:
-    for key in ("name", "stream"):
-        _needed(data, key, line).text(f"`{key}`")
-    for key in ("context", "arch"):
-        if key in data:
-            data[key].text(f"`{key}`")
-    for key in ("summary", "description"):
-        if key not in data:
-            raise BadMetadata(f"`data` has no `{key}`", line=line)
-        if not isinstance(data[key].value, str | None):
-            raise BadMetadata(f"`{key}` is not a plain value", line=data[key].line)
-    if "version" in data:
-        _matching(data, "version", line, _NUMBER, "a number")
-    terms = _needed(data, "license", line).entries("`license`")
-    _known(terms, ("module", "content"), "`license`")
-    licenses = _needed(terms, "module", line, within="`license`")
-    if not _items(licenses, "`module`"):
-        raise BadMetadata("`module` names no license", line=licenses.line)
-    for key, keys in _SECTIONS.items():
-        section = data[key].entries(f"`{key}`") if key in data else {}
-        if keys:
-            _known(section, keys, f"`{key}`")
-        if key in ("artifacts", "api", "filter", "demodularized"):
-            _check_lists(section, ("rpms",))
-    _check_lists(terms, ("module", "content"))
-    _check_artifacts(data)
-    profiles = data["profiles"].entries("`profiles`") if "profiles" in data else {}
-    for name, profile in profiles.items():
-        found = profile.entries(f"the profile {name}")
-        _known(found, ("description", "rpms", "default"), f"the profile {name}")
-        _check_lists(found, ("rpms",))
+# -- values --------------------------------------------------------------------------------------
 
 
-def _check_artifacts(data: Mapping[str, Node]) -> None:
-    artifacts = data["artifacts"].entries("`artifacts`") if "artifacts" in data else {}
-    for item in _artifacts(artifacts["rpms"]) if "rpms" in artifacts else ():
-        if not _ARTIFACT.fullmatch(item.text("an artifact")):
-            what = f"{item.value!r} is not NAME-EPOCH:VERSION-RELEASE.ARCH; the epoch may be 0"
-            raise BadMetadata(what, line=item.line)
+def _anything(_node: Node, _what: str) -> None:
+    pass
 
 
-def _artifacts(node: Node) -> Sequence[Node]:
-    return (node,) if node.value is None or isinstance(node.value, str) else node.items("`rpms`")
+def _text(node: Node, what: str) -> None:
+    node.text(what)
 
 
-def _check_lists(entries: Mapping[str, Node], keys: Sequence[str]) -> None:
-    for key in keys:
-        for item in _items(entries[key], f"`{key}`") if key in entries else ():
-            item.text(f"what `{key}` lists")
+def _text_or_nothing(node: Node, what: str) -> None:
+    if node.value not in (None, ""):
+        node.text(what)
+
+
+def _like(pattern: str, told: str) -> _Check:
+    matches = re.compile(pattern, re.ASCII).fullmatch
+
+    def check_text(node: Node, what: str) -> None:
+        if not matches(node.text(what)):
+            raise BadMetadata(f"{what} is not {told}", line=node.line)
+
+    return check_text
+
+
+_number = _like("[0-9]{1,19}", "a number like 202611281800")  # it has to fit into 64 bits
+_moment = _like(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", "a moment like 2026-11-28T18:00Z")
+_day = _like(r"\d{4}-\d\d-\d\d", "a day like 2026-11-28")
+_order = _like("-?[0-9]{1,9}", "a number")
+_flag = _like("true|false", "true or false")
+
+
+def _list(node: Node, what: str) -> None:
+    for item in _items(node, what):
+        item.text(f"what {what} lists")
 
 
 def _items(node: Node, what: str) -> Sequence[Node]:
@@ -106,93 +87,141 @@ def _items(node: Node, what: str) -> Sequence[Node]:
     return (node,) if isinstance(node.value, str) else node.items(what)
 
 
-def _stream_1(data: Mapping[str, Node], line: int) -> None:
-    _stream(data, line)
-    if "dependencies" in data:
-        data["dependencies"].entries("`dependencies`")
+def _licenses(node: Node, what: str) -> None:
+    _list(node, what)
+    if not _items(node, what):
+        raise BadMetadata(f"{what} names no license", line=node.line)
 
 
-def _stream_2(data: Mapping[str, Node], line: int) -> None:
-    _stream(data, line)
-    for each in data["dependencies"].items("`dependencies`") if "dependencies" in data else ():
-        found = each.entries("a dependency")
-        _known(found, ("buildrequires", "requires"), "a dependency")
-        for needs in found.values():
-            names = needs.entries("what a dependency needs")
-            _check_lists(names, tuple(names))
+def _artifacts(node: Node, what: str) -> None:
+    for item in (node,) if node.value is None else _items(node, what):  # here nothing is no list
+        if not _ARTIFACT.fullmatch(item.text("an artifact")):
+            told = f"{item.value!r} is not NAME-EPOCH:VERSION-RELEASE.ARCH; the epoch may be 0"
+            raise BadMetadata(told, line=item.line)
 
 
-def _defaults(data: Mapping[str, Node], line: int) -> None:
-    for key in ("module", "stream"):
-        if key == "module" or key in data:
-            _needed(data, key, line).text(f"`{key}`")
-    profiles = data["profiles"].entries("`profiles`") if "profiles" in data else {}
-    _check_lists(profiles, tuple(profiles))
+def _all(check_item: _Check) -> _Check:
+    """A list, of which each has to be so."""
+
+    def check_list(node: Node, what: str) -> None:
+        for item in node.items(what):
+            check_item(item, f"what {what} lists")
+
+    return check_list
 
 
-def _obsoletes(data: Mapping[str, Node], line: int) -> None:
-    for key in ("module", "stream", "message"):
-        _needed(data, key, line).text(f"`{key}`")
-    for key in ("modified", "eol_date"):
-        if key == "modified" or key in data:
-            _matching(data, key, line, _MOMENT, "a moment like 2026-11-28T18:00Z")
+def _each(check_value: _Check) -> _Check:
+    """Lines of `key: value` with any keys, of which each value has to be so."""
+
+    def check_values(node: Node, what: str) -> None:
+        for key, value in node.entries(what).items():
+            check_value(value, f"`{key}`")
+
+    return check_values
 
 
-def _translations(data: Mapping[str, Node], line: int) -> None:
-    for key in ("module", "stream"):
-        _needed(data, key, line).text(f"`{key}`")
-    _matching(data, "modified", line, _NUMBER, "a number like 202611281800")
+def _record(needed: Mapping[str, _Check], more: Mapping[str, _Check]) -> _Check:
+    """Lines of `key: value` with these keys alone: dnf 4 leaves out a document that has another."""
+    known = {**needed, **more}
+
+    def check_entries(node: Node, what: str) -> None:
+        entries = node.entries(what)
+        for key, value in entries.items():
+            if key not in known:
+                hint = f"known are {', '.join(known)}"
+                raise BadMetadata(f"{what} has an unknown key `{key}`; {hint}", line=value.line)
+        for key in needed:
+            if key not in entries:
+                raise BadMetadata(f"{what} has no `{key}`", line=node.line)
+        for key, value in entries.items():
+            known[key](value, f"`{key}`")
+
+    return check_entries
 
 
-def _known(entries: Mapping[str, Node], keys: Sequence[str], what: str) -> None:
-    """Raise BadMetadata for another key: dnf 4 reads strictly, and leaves out the document that has one."""
-    for key, node in entries.items():
-        if key not in keys:
-            hint = f"known are {', '.join(keys)}"
-            raise BadMetadata(f"{what} has an unknown key `{key}`; {hint}", line=node.line)
+# -- documents -----------------------------------------------------------------------------------
 
-
-def _needed(entries: Mapping[str, Node], key: str, line: int, *, within: str = "`data`") -> Node:
-    node = entries.get(key)
-    if node is None or node.value is None:
-        raise BadMetadata(f"{within} has no `{key}`", line=node.line if node else line)
-    return node
-
-
-def _matching(data: Mapping[str, Node], key: str, line: int, pattern: re.Pattern[str], what: str) -> None:
-    node = _needed(data, key, line)
-    if not pattern.fullmatch(node.text(f"`{key}`")):
-        raise BadMetadata(f"`{key}` is not {what}", line=node.line)
-
-
-_COMMON = (
-    *("name", "stream", "version", "context", "arch", "summary", "description", "servicelevels", "license"),
-    *("xmd", "dependencies", "references", "profiles", "api", "filter", "buildopts", "components"),
-    "artifacts",
+_RPMS = _record({}, {"rpms": _list})
+_TEXTS: Mapping[str, _Check] = dict.fromkeys(
+    ("name", "rationale", "repository", "cache", "ref"), _text_or_nothing
 )
-# What has to be a mapping, and its keys where they matter to clients.
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "artifacts": ("rpms", "rpm-map"),
-    "api": ("rpms",),
-    "filter": ("rpms",),
-    "demodularized": ("rpms",),
-    "profiles": (),
-    "references": ("community", "documentation", "tracker"),
-    "buildopts": ("rpms", "arches"),
-    "components": ("rpms", "modules"),
+_FLAGS: Mapping[str, _Check] = dict.fromkeys(("buildonly", "buildroot", "srpm-buildroot"), _flag)
+_LISTS: Mapping[str, _Check] = dict.fromkeys(("buildafter", "arches", "multilib"), _list)
+_COMPONENT = _record({}, {**_TEXTS, **_FLAGS, **_LISTS, "buildorder": _order})
+_PARTS: Mapping[str, _Check] = dict.fromkeys(("name", "version", "release", "arch", "nevra"), _text)
+_FILE = _record({**_PARTS, "epoch": _number}, {})
+_NEEDED: Mapping[str, _Check] = {
+    "name": _text,
+    "stream": _text,
+    "summary": _text_or_nothing,
+    "description": _text_or_nothing,
+    "license": _record({"module": _licenses}, {"content": _list}),
 }
-_Check: TypeAlias = Callable[[Mapping[str, Node], int], None]
-_KINDS: Mapping[str, Mapping[str, tuple[tuple[str, ...], _Check]]] = {
+_COMMON: Mapping[str, _Check] = {
+    "version": _number,
+    "context": _text,
+    "arch": _text,
+    "servicelevels": _each(_record({}, {"eol": _day})),
+    "xmd": _anything,
+    "references": _record({}, dict.fromkeys(("community", "documentation", "tracker"), _text_or_nothing)),
+    "profiles": _each(_record({}, {"description": _text_or_nothing, "rpms": _list, "default": _flag})),
+    "api": _RPMS,
+    "filter": _RPMS,
+    "buildopts": _record({}, {"rpms": _record({}, {"macros": _text, "whitelist": _list}), "arches": _list}),
+    "components": _record({}, {"rpms": _each(_COMPONENT), "modules": _each(_COMPONENT)}),
+    "artifacts": _record({}, {"rpms": _artifacts, "rpm-map": _each(_each(_FILE))}),
+}
+
+
+def _stream(needs: _Check, more: Mapping[str, _Check], *, several: bool) -> _Check:
+    dependency = _record({}, {"buildrequires": _each(needs), "requires": _each(needs)})
+    dependencies = _all(dependency) if several else dependency
+    return _record(_NEEDED, {**_COMMON, "dependencies": dependencies, **more})
+
+
+_PROFILES = _each(_list)
+_KINDS: Mapping[str, Mapping[str, _Check]] = {
     "modulemd": {
-        "1": ((*_COMMON, "eol"), _stream_1),
-        "2": ((*_COMMON, "static_context", "demodularized"), _stream_2),
+        "1": _stream(_text, {"eol": _day}, several=False),
+        "2": _stream(_list, {"static_context": _flag, "demodularized": _RPMS}, several=True),
     },
-    "modulemd-defaults": {"1": (("module", "stream", "profiles", "intents", "modified"), _defaults)},
-    "modulemd-obsoletes": {
-        "1": (
-            ("module", "stream", "context", "eol_date", "modified", "reset", "message", "obsoleted_by"),
-            _obsoletes,
+    "modulemd-defaults": {
+        "1": _record(
+            {"module": _text},
+            {
+                "stream": _text,
+                "profiles": _PROFILES,
+                "intents": _each(_record({}, {"stream": _text, "profiles": _PROFILES})),
+                "modified": _number,
+            },
         )
     },
-    "modulemd-translations": {"1": (("module", "stream", "modified", "translations"), _translations)},
+    "modulemd-obsoletes": {
+        "1": _record(
+            {"module": _text, "stream": _text, "message": _text, "modified": _moment},
+            {
+                "context": _text,
+                "eol_date": _moment,
+                "reset": _flag,
+                "obsoleted_by": _record({"module": _text, "stream": _text}, {}),
+            },
+        )
+    },
+    "modulemd-translations": {
+        "1": _record(
+            {"module": _text, "stream": _text, "modified": _number},
+            {
+                "translations": _each(
+                    _record(
+                        {},
+                        {
+                            "summary": _text_or_nothing,
+                            "description": _text_or_nothing,
+                            "profiles": _each(_text_or_nothing),
+                        },
+                    )
+                )
+            },
+        )
+    },
 }

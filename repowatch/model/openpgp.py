@@ -21,8 +21,8 @@ ALGORITHMS = {1: "RSA", 3: "RSA", 17: "DSA", 19: "ECDSA", 22: "EdDSA", 27: "Ed25
 HASHES = {1: "MD5", 2: "SHA-1", 3: "RIPEMD-160", 8: "SHA-256", 9: "SHA-384", 10: "SHA-512", 11: "SHA-224"}
 
 _ARMOR = re.compile(
-    rb"^-----BEGIN PGP ([A-Z ]+)-----[ \t]*\r?\n(?:[^\r\n]+: [^\r\n]*\r?\n)*[ \t]*\r?\n"
-    rb"(.*?)^(?:=[A-Za-z0-9+/]{4}[ \t]*\r?\n)?-----END PGP \1-----",
+    rb"^-----BEGIN PGP ([A-Z ]+)-----[ \t]*\r?\n(?:[^\r\n:]+: [^\r\n]*\r?\n)*[ \t]*\r?\n"
+    rb"([^-]*?)^(?:=[A-Za-z0-9+/]{4}[ \t]*\r?\n)?-----END PGP \1-----",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -139,6 +139,25 @@ def public_keys(data: bytes) -> Sequence[PublicKey]:
     if not any(key.is_primary for key in keys):
         raise ValueError("has no OpenPGP key; export one with `gpg --armor --export`")
     return keys
+
+
+def keyring_of(content: bytes) -> bytes:
+    """The keys of a file, armored or not, that gpgv reads, in packets. Raises ValueError with what is wrong.
+
+    One key of version 5 or 6 in a keyring, and gpgv (2.2) does not find the others either.
+    """
+    data = dearmored(content)
+    public_keys(data)
+    kept, whole, part = [], False, False  # whether the key, and its part at hand, are read
+    for tag, body in _packets(data):
+        if tag in (_PUBLIC_KEY, _PUBLIC_SUBKEY):
+            part = body[0] <= 4
+            whole = part if tag == _PUBLIC_KEY else whole
+        if whole and part:
+            kept.append(bytes([0xC0 | tag, 255]) + len(body).to_bytes(4, "big") + body)
+    if not kept:
+        raise ValueError("has only keys of versions that gpgv can not read; add one of version 4")
+    return b"".join(kept)
 
 
 def _fingerprint(body: bytes) -> str:

@@ -10,8 +10,9 @@ import hashlib
 import struct
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from repowatch.errors import BadPackage
 from repowatch.model.openpgp import ALGORITHMS, Signature, signature_of
@@ -27,6 +28,8 @@ _LEGACY_TAGS = (1002, 1005)  # PGP, GPG
 _PAYLOAD_DIGESTS = frozenset({5092, 5097, 5121, 5122, 5123, 5124})  # tags of the header
 
 MOST = 16  # signatures that are looked at
+
+_Values: TypeAlias = dict[int, tuple[int, memoryview, int]]  # by tag: kind, data from there on, how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,48 +94,50 @@ def signatures_of(head: bytes) -> Signatures:
     except (ValueError, Base64Error) as error:
         raise BadPackage(f"its signature can not be read: {error}") from None
     if len(found) > MOST:
-        raise BadPackage(f"it carries {len(found)} signatures, more than {MOST}")
+        raise BadPackage(f"it carries more than {MOST} signatures")
     return Signatures(found, slice(start, header_end), not _PAYLOAD_DIGESTS.isdisjoint(header_tags))
 
 
-def _packets(tags: Mapping[int, tuple[int, bytes, int]]) -> Iterator[tuple[int, bytes]]:
+def _packets(tags: _Values) -> Iterator[tuple[int, bytes]]:
     for tag in (*_HEADER_TAGS, *_LEGACY_TAGS):
         if tag in tags:
             kind, rest, count = tags[tag]
             if kind != _BIN:
                 raise ValueError(f"tag {tag} is of type {kind}")
-            yield tag, rest[:count]
+            yield tag, bytes(rest[:count])
     if _OPENPGP in tags:
         kind, rest, count = tags[_OPENPGP]
         if kind != _STRING_ARRAY:
             raise ValueError(f"tag {_OPENPGP} is of type {kind}")
-        for text in rest.split(b"\0", count)[:count]:
+        for text in bytes(rest).split(b"\0", MOST + 1)[: min(count, MOST + 1)]:
             yield _OPENPGP, b64decode(text, validate=True)
 
 
-def _values(head: bytes, start: int) -> tuple[dict[int, tuple[int, bytes, int]], int]:
+def _values(head: bytes, start: int) -> tuple[_Values, int]:
     """Kind, data and number of values by tag, and where the structure ends. It was checked by `digests`."""
     _, entries, size = _INTRO.unpack_from(head, start)
     index = start + _INTRO.size
     data = index + entries * _ENTRY.size
     wanted = {*_HEADER_TAGS, *_LEGACY_TAGS, _OPENPGP, *_PAYLOAD_DIGESTS}
-    values: dict[int, tuple[int, bytes, int]] = {}
-    for tag, kind, offset, count in _ENTRY.iter_unpack(memoryview(head)[index:data]):
-        if tag in wanted:  # the first one of a tag counts, as for its digests
-            values.setdefault(tag, (kind, head[data + offset : data + size], count))
+    values: _Values = {}
+    view = memoryview(head)  # a copy for each would be as many times 256 MiB
+    for tag, kind, offset, count in _ENTRY.iter_unpack(view[index:data]):
+        if tag in wanted and tag not in values:  # the first one of a tag counts, as for its digests
+            values[tag] = kind, view[data + offset : data + size], count
     return values, data + size
 
 
 # What a release cannot verify, and where that is told.
 #   278: came with rpm 6.0 (its release notes; rpmsign(1), --rpmv6).
+#   RSA is 1: 3 (RSA to sign alone, which RFC 4880 deprecates) is in none of rpm's own OpenPGP code.
 #   v6 packets: "rpm 4.x can NOT verify such a signature", rpm issue 3851.
 #   EdDSA (22): came with rpm 4.16 (rpm pull request 1202); EL8 has 4.14.
 #   ECDSA (19), and Ed25519 and Ed448 of RFC 9580 (27, 28): in no OpenPGP code of rpm 4.16
 #   (rpmio/digest_openssl.c knows RSA, DSA and EdDSA), which EL9 has.
-#   SHA-1: EL9's crypto policy DEFAULT has no SHA-1 in signatures ("SHA-1 deprecation" in its release notes).
+#   SHA-1 and MD5: EL9's OpenSSL verifies neither ("SHA-1 deprecation" in its release notes); EL8's does.
 _EL8, _EL9 = "EL8", "EL9"
-_RPM_416 = frozenset({1, 3, 17, 22})
-_RPM_414 = frozenset({1, 3, 17})
+_RPM_416 = frozenset({1, 17, 22})
+_RPM_414 = frozenset({1, 17})
 _SHA1, _MD5 = 2, 1
 
 
@@ -149,10 +154,10 @@ def hint(signatures: Signatures) -> str:
 
 
 def _is_read(each: Carried, release: str) -> bool:
-    if each.tag == _OPENPGP or each.says.version > 4 or each.says.hash == _MD5:
+    if each.tag == _OPENPGP or each.says.version > 4:
         return False
     if release == _EL9:
-        return each.says.algorithm in _RPM_416 and each.says.hash != _SHA1
+        return each.says.algorithm in _RPM_416 and each.says.hash not in (_SHA1, _MD5)
     return each.says.algorithm in _RPM_414
 
 

@@ -118,7 +118,7 @@ class Snapshot:
                 head["by"],
                 {each.location_href: each for each in packages},
             )
-        except (ValueError, TypeError, KeyError, Misunderstood) as error:
+        except (ValueError, OverflowError, TypeError, KeyError, Misunderstood) as error:
             raise BadSnapshot(f"it is no snapshot: {error}") from error
 
 

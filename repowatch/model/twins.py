@@ -32,8 +32,8 @@ def older_builds(entries: Iterable[Entry]) -> list[str]:
     rivals: defaultdict[Nevra, list[Entry]] = defaultdict(list)
     for entry in entries:
         rivals[entry.nevra].append(entry)
-    several = (each for each in rivals.values() if len(each) > 1)
-    return [entry.location_href for each in several for entry in each if entry is not newest_build(each)]
+    several = [(each, newest_build(each)) for each in rivals.values() if len(each) > 1]
+    return [entry.location_href for each, winner in several for entry in each if entry is not winner]
 
 
 def why_held_back(entry: Entry, winner: Entry) -> str:
@@ -85,6 +85,8 @@ class Twins:
         self, before: Mapping[Nevra, Duplicate], listed: Mapping[str, Entry]
     ) -> Mapping[Nevra, Duplicate]:
         """The duplicates after what was touched, a new mapping where any differs; nothing is touched then."""
+        if not self.touched:
+            return before
         now = dict(before)
         for nevra in self.touched:
             names = tuple(sorted(self.names(nevra), key=order_key))

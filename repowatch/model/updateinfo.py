@@ -72,6 +72,6 @@ def joined(content: bytes | None, advisories: Sequence[bytes]) -> bytes:
         return content
     end = read(content).end
     before, after = content[:end], content[end:]
-    if before.endswith(b"/>"):
+    if not after.startswith(b"</"):
         return before.removesuffix(b"/>") + b">\n" + more + b"</updates>" + after
     return before + more + after

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -236,12 +237,14 @@ class Batches:
 
     def forget(self, name: str) -> None:
         """Remove a batch that is taken. Raises OSError when it would come back with the next start."""
-        with self._lock:
-            batch = self._open.pop(name)
-            with contextlib.suppress(FileNotFoundError):
+        gone = os.path.join(self.directory, f".{secrets.token_hex(8)}")
+        with contextlib.suppress(FileNotFoundError):
+            with self._lock:  # and out of the way of the next one with this name
+                batch = self._open.pop(name)
                 os.unlink(os.path.join(batch.directory, _MEMBERS))
-                fsync_directory(batch.directory)
-            shutil.rmtree(batch.directory, ignore_errors=True)
+                os.rename(batch.directory, gone)
+            fsync_directory(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def expire(self) -> None:
         """Give up those that nobody touched for long."""
@@ -273,8 +276,7 @@ class Batches:
 
     def told(self) -> list[Mapping[str, Any]]:
         """The open ones, the oldest first: for the status. Times in seconds since 1970."""
-        with self._lock:
-            batches = sorted(self._open.values(), key=lambda each: each.began_at)
+        batches = sorted(self._open.values(), key=lambda each: each.began_at)
         return [
             {
                 "batch": each.name,

@@ -57,6 +57,17 @@ class Told:
     unlisted: tuple[str, ...] = ()  # packages that an advisory names, and the repository does not list
 
 
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """What the publisher was told last, and of what it was made."""
+
+    sources: Mapping[str, Source]
+    claimed: frozenset[str]
+    there: frozenset[str]  # kinds that have a file
+    records: Sequence[Record]
+    instead_of: frozenset[str]
+
+
 class Companions:
     """The files of one repository that are no packages and have a record. For the updater's thread, but for
     `rejected`, `tell` and `examine`."""
@@ -74,6 +85,7 @@ class Companions:
         self._had: frozenset[str] = frozenset()  # kinds that ever were
         self._saved: tuple[object, object] | None = None
         self._made: dict[str, tuple[object, Sequence[Record]]] = {}  # by kind: of what, and the records
+        self._handed: _Handed | None = None
 
     def open(self) -> None:
         """Go on from what is known. What can not be read is forgotten."""
@@ -95,7 +107,7 @@ class Companions:
 
     def _forget(self) -> None:
         self._sources, self._claimed, self._had = {}, frozenset(), frozenset()
-        self._saved, self._made = None, {}
+        self._saved, self._made, self._handed = None, {}, None
 
     def _restored(self, row: Sequence[Any]) -> Source:
         stamp, reason, copy, ids, packages = row
@@ -230,29 +242,39 @@ class Companions:
 
         Raises OSError and BadMetadata; nothing was shown.
         """
+        handed = self._handed
+        if handed is None or not self._is_as_handed(handed, publisher):
+            handed = self._handed = self._to_hand(publisher)
+        publisher.carry(handed.records, instead_of=handed.instead_of, kinds=self._had)
+
+    def _is_as_handed(self, handed: _Handed, publisher: Publisher) -> bool:
+        is_same = handed.sources is self._sources and handed.claimed is self._claimed
+        return is_same and all(map(publisher.has, handed.records))
+
+    def _to_hand(self, publisher: Publisher) -> _Handed:
         kinds: dict[str, dict[str, str]] = {}  # by kind: the copies to make it of, by name
         left_out = self._twice()
         for name, source in self._sources.items():
             kind = self._names.kind_of(name) or ""
             if kind and source.copy and name not in left_out:
                 kinds.setdefault(kind, {})[name] = source.copy
-        there = {self._names.kind_of(name) or "" for name in self._sources}
+        there = frozenset(self._names.kind_of(name) or "" for name in self._sources)
         records: list[Record] = []
         for kind, copies in sorted(kinds.items()):
             records += self._records(kind, copies, publisher)
         # One that is there and never could be used leaves what another tool published.
         gone = self._claimed - there
-        self._claimed |= kinds.keys()
-        self._had |= kinds.keys()
+        if not kinds.keys() <= self._claimed:
+            self._claimed = self._claimed.union(kinds)
+            self._had = self._had.union(kinds)
         self._save()
         replaced = frozenset[str]().union(*(replaced_by(kind) for kind in (*kinds, *gone)))
-        publisher.carry(records, instead_of=replaced, kinds=self._had)
+        return _Handed(self._sources, self._claimed, there, records, replaced)
 
     def shown(self) -> None:
         """What was handed over is published: records that went are no longer ours."""
-        there = {self._names.kind_of(name) or "" for name in self._sources}
-        if not self._claimed <= there:
-            self._claimed &= there
+        if self._handed and not self._claimed <= self._handed.there:
+            self._claimed &= self._handed.there
             with contextlib.suppress(OSError):
                 self._save()
 

@@ -71,10 +71,20 @@ class Home:
 
     def open_staging(self) -> str:
         """The directory for arrivals. May be called from any thread. Raises Away, OSError."""
-        if self._lock is None or _identity(self.root) != self._identity:
+        if not self._is_taken():
             raise Away(f"{self.root} is away; nothing can be taken")
         self.make_staging()
         return self.staging
+
+    def is_here(self) -> bool:
+        """Whether what is below the root is ours to write, as it is now and not at the last look.
+
+        What is written below a mount that went away would pass for a repository from then on.
+        """
+        return not self.is_away and self._is_taken()
+
+    def _is_taken(self) -> bool:
+        return self._lock is not None and _identity(self.root) == self._identity
 
     def news(self, *, thorough: bool) -> News:
         """Look at the directory; thoroughly, at its lock and at what is mounted below it as well.

@@ -186,7 +186,7 @@ class Index:
     def save(self) -> None:
         """Write for the next start what it needs to know."""
         self._store.save(self.publication, self._state.inventory, self.history)
-        if not self.home.is_away:
+        if self.home.is_here():
             self.keeping.save(at_once=True)
 
     def close(self) -> None:
@@ -231,12 +231,14 @@ class Index:
 
     def sweep(self) -> None:
         """Remove superseded metadata files, and packages kept beside the tree, whose time has come."""
+        if not self.home.is_here():
+            return
         try:
             for name in self._publisher.sweep():
                 log.debug("%s: removed the superseded %s", self.name, name)
         except OSError as error:
             log.error("%s: superseded metadata can not be removed, it is kept: %s", self.name, error)
-        if self.publication and not self.home.is_away:
+        if self.publication:
             self._publishing.set_stamps(self.keeping.sweep(self.publication.entries))
             self.keeping.save()
 

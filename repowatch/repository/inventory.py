@@ -6,7 +6,7 @@ Owned by `index`. Values that other threads may hold are replaced whole.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from repowatch.model.catalog import Catalog, order_key
@@ -37,6 +37,7 @@ class Facts:
     segments: tuple[Segment, ...]
     unchecked: frozenset[str]
     held: Mapping[str, Entry]
+    duplicates: Mapping[Nevra, Duplicate]
 
 
 class Inventory:
@@ -89,12 +90,12 @@ class Inventory:
 
     @property
     def facts(self) -> Facts:
-        return Facts(self.catalog.entries, self.catalog.segments, self.unchecked, self.held)
+        return Facts(self.catalog.entries, self.catalog.segments, self.unchecked, self.held, self.duplicates)
 
     def take_back(self, facts: Facts) -> None:
         """Say again what the files say."""
         self.catalog.entries, self.catalog.segments = facts.entries, facts.segments
-        self.unchecked, self.held = facts.unchecked, facts.held
+        self.unchecked, self.held, self.duplicates = facts.unchecked, facts.held, facts.duplicates
         self.find_twins()
 
     def news(self) -> News:
@@ -208,10 +209,11 @@ class Inventory:
             return []
         return [each for nevra, each in self.duplicates.items() if nevra not in before]
 
-    def held_back(self) -> dict[str, Rejected]:
-        """Files that are not listed because another one is a newer build, with the reason."""
+    def held_back(self, names: Collection[str] | None = None) -> dict[str, Rejected]:
+        """Files (those of `names`) that are not listed for another one is a newer build, with the reason."""
         entries, duplicates, found = self.catalog.entries, self.duplicates, {}
-        for name, entry in self.held.items():
+        held = self.held if names is None else {each: self.held[each] for each in self.held.keys() & names}
+        for name, entry in held.items():
             twins = duplicates.get(entry.nevra)
             winner = entries.get(twins.listed[0]) if twins and twins.listed else None
             if winner:

@@ -22,13 +22,13 @@ from typing import Any
 
 from repowatch.repository.tree import PRIVATE
 from repowatch.system.files import fsync_directory, make_directories, remove_if_there, write_durably
+from repowatch.system.second import NO_LINKS, give_second_place
 
 log = logging.getLogger(__name__)
 
 NO_METADATA = "none"  # in the place of a checksum: no repomd.xml will tell that all is done
 
 _STAGING = f"{PRIVATE}/staging/"  # cleared at each start
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,9 @@ class Journal:
         if any(step.held for step in steps):
             fsync_directory(self._directory)
         plan = _Plan(tuple(steps), repomd, scratch and os.path.relpath(scratch, self._root))
-        self._write(plan)
+        # In hand before it is written: what can not be made sure of may be found by the next start.
         self._plan, self._is_inherited = plan, False
+        self._write(plan)
 
     def _arrival(self, number: int, staged: str, target: str) -> Step:
         coming, held = os.lstat(staged), None
@@ -216,7 +217,7 @@ def _put_back(path: str, staged: str) -> None:
     try:
         os.link(path, staged, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         os.rename(path, staged)
 
@@ -226,11 +227,9 @@ def _keep(path: str, held: str) -> None:
     try:
         os.link(path, held, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
-        shutil.copy2(path, held, follow_symlinks=False)
-        with open(held, "rb") as file:
-            os.fsync(file.fileno())
+        give_second_place(path, held, may_link=False)
 
 
 def _read(text: str) -> _Plan:

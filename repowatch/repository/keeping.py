@@ -73,14 +73,6 @@ class Keeping:
         except OSError as error:
             log.warning("%s: the watched time can not be noted: %s", self._tree.root, error)
 
-    def hold(self, entries: Sequence[Entry]) -> dict[str, Stamp]:
-        """Keep the bytes of listed packages, durably; the stamps that the files have now. Raises OSError."""
-        before = self._unchanged(entries)
-        for each in entries:
-            self.retired.hold(self._tree.path(each.location_href), pkgid=each.pkgid)
-        self.retired.settle()
-        return self._moved(before)
-
     def sweep(self, entries: Mapping[str, Entry]) -> dict[str, Stamp]:
         """Drop what is over its time and not held; the stamps that listed files have now."""
         try:

@@ -26,6 +26,7 @@ from repowatch.system.clock import Clock
 log = logging.getLogger(__name__)
 
 LOOK = 5.0  # seconds between two looks at packages that go on changing
+SHARE = 50  # and so many times as long as the last look took: uploads wait for it
 EVERY = 60.0  # seconds between two prunings that nobody asked for: each is a publication of its own
 BARRED = 600.0  # seconds for which a package that could not be pruned is left alone
 
@@ -54,6 +55,7 @@ class Pruner:
         self._openings = 0  # of the directory, when its ages were read
         self._entries: Mapping[str, Entry] | None = None  # that were looked at
         self._looked_at = -math.inf  # monotonic, as all that follow
+        self._took = 0.0  # seconds, for the last look
         self._pruned_at = -math.inf
         self._next_at = -math.inf
         self._barred: dict[str, float] = {}  # until when
@@ -80,7 +82,7 @@ class Pruner:
         """
         if not self.rules or self._index.publication is None:
             return math.inf
-        earliest = max(self._looked_at + LOOK, self._pruned_at + EVERY)
+        earliest = max(self._looked_at + max(LOOK, SHARE * self._took), self._pruned_at + EVERY)
         if self._index.publication.entries is not self._entries:
             return earliest
         return max(self._next_at, earliest)
@@ -97,6 +99,7 @@ class Pruner:
         self._barred = {name: at for name, at in self._barred.items() if at > now}
         self._entries = self._index.publication.entries if self._index.publication else None
         found = self.plan()
+        self._took = self._clock.monotonic() - now
         self._next_at = now + found.next_at - self._index.keeping.watched.now()
         if self._ages and self._ages.doubtful:
             self._next_at = min(self._next_at, now + self._evenness.holds_in)
@@ -113,7 +116,10 @@ class Pruner:
 
         `by_hand`: the clock is believed, unless it jumped within the last hour.
         """
-        entries = self._index.publication.entries if self._index.publication else {}
+        if self._index.publication is None:
+            return Plan((), math.inf)  # else all that is here would count as gone, and as new when it is seen
+        self._evenness.look()
+        entries = self._index.publication.entries
         born = self._born(entries, believing=by_hand and not self._evenness.has_jumped)
         barred = {} if by_hand else self._barred
         candidates = [each for name, each in entries.items() if name not in barred]
@@ -144,7 +150,7 @@ class Pruner:
 
     def save(self) -> None:
         """Note the ages for the next start."""
-        if self._ages and not self._index.home.is_away:
+        if self._ages and self._index.home.is_here():
             try:
                 self._ages.save()
             except OSError as error:

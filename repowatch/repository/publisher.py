@@ -179,7 +179,7 @@ class Publisher:
             raise
         try:
             self.place(placements)
-        except PlacementRefused:
+        except RepowatchError:
             self.discard(files)
             raise
         try:
@@ -187,7 +187,7 @@ class Publisher:
             os.rename(aside, self._path("repomd.xml"))
         except OSError as error:
             self.discard(files)
-            self.signing.take_back()
+            self.signing.take_back(signed)
             if placements:
                 raise NotShown(error) from error
             raise

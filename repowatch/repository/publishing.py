@@ -291,7 +291,7 @@ class Publishing:
 
     def _notes_of(self, arrivals: Sequence[Arrival]) -> dict[str, str]:
         """What clients are to know of what they sent, by location_href."""
-        held_back = self._state.inventory.held_back()
+        held_back = self._state.inventory.held_back({each.location_href for each in arrivals})
         notes: dict[str, str] = {}
         for arrival in arrivals:
             name = arrival.location_href

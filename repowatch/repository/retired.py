@@ -13,24 +13,24 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from repowatch.model.package import Entry, Stamp
 from repowatch.repository.tree import PRIVATE
 from repowatch.system.files import (
     fsync_directory,
-    fsync_file,
     make_directories,
     make_sure_of,
     remove_if_there,
     replace_durably,
 )
-from repowatch.system.second import give_second_place, share_blocks
+from repowatch.system.second import NO_LINKS, give_second_place, share_blocks
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Retired:
         self._sizes: dict[str, int] = {}  # bytes of each file, by pkgid
         self._loose: dict[str, float] = {}  # pkgids that nobody wants: since when (watched time)
         self._announced: dict[str, Leaving] = {}  # by path
+        self._due_at = -math.inf  # nothing is due before that (watched time), unless something changes
 
     def open(self) -> None:
         """Go on from what is on disk. Raises OSError."""
@@ -102,18 +103,31 @@ class Retired:
             # Whoever finishes what a run before began may still have to move these.
             missing = [self._leaving(each) for each in names if each.pkgid not in self._sizes]
             self._announced = {each.path: each for each in missing}
-            self._loose = {}
+            self._loose, self._due_at = {}, -math.inf
 
     # -- for any thread ----------------------------------------------------------------------
 
     def find(self, location_href: str) -> str | None:
         """The path of what is still served under a name that nothing in the tree has."""
         name = self._names.get(location_href)
-        return self._path(name.pkgid) if name and name.until > self._now() else None
+        if name is None or name.until <= self._now():
+            return None
+        path = self._path(name.pkgid)
+        return path if self._is_unwritten(path, name) else None
 
     def path_of(self, pkgid: str) -> str | None:
         """The file with these bytes, if it is kept."""
         return self._path(pkgid) if pkgid in self._sizes else None
+
+    def _is_unwritten(self, path: str, name: Name) -> bool:
+        """Whether nobody wrote into a kept file, by another name that it has, since it left the tree."""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        found = (status.st_size, status.st_mtime_ns)
+        same = (each.stamp for each in self._names.values() if each.pkgid == name.pkgid)
+        return any(found == (stamp.size, stamp.mtime_ns) for stamp in chain([name.stamp], same))
 
     @property
     def names(self) -> Sequence[Name]:
@@ -150,6 +164,7 @@ class Retired:
             leaving = [announced[path] for path in paths if path in announced]
             if leaving:
                 make_directories(self.directory, below=self._root)
+                self._due_at = -math.inf
                 for each in leaving:
                     self._take(each)
                 make_sure_of(self.directory)
@@ -171,12 +186,12 @@ class Retired:
                     remove_if_there(target)
                     os.link(path, target, follow_symlinks=False)
                 except OSError as error:
-                    if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+                    if error.errno not in NO_LINKS:
                         raise
                     log.info("%s: no hard link can be made (%s); it is copied", path, error.strerror)
                     _copy(path, target)
                 self._sizes[pkgid] = os.lstat(target).st_size
-            self._loose[pkgid] = self._now()
+            self._loose[pkgid], self._due_at = self._now(), -math.inf
 
     def hold_apart(self, path: str, *, pkgid: str, may_copy: bool) -> bool:
         """Keep the bytes of a listed file in a file of its own, a clone or a copy; whether they are kept now.
@@ -194,9 +209,12 @@ class Retired:
         elif not share_blocks(path, aside):
             return False
         with self._lock:
+            if pkgid in self._sizes:  # it came meanwhile, and may be all that there is of it
+                os.unlink(aside)
+                return True
             os.rename(aside, self._path(pkgid))
             self._sizes[pkgid] = os.lstat(self._path(pkgid)).st_size
-            self._loose[pkgid] = self._now()
+            self._loose[pkgid], self._due_at = self._now(), -math.inf
         return True
 
     def settle(self) -> None:
@@ -238,6 +256,7 @@ class Retired:
     def let_go(self, pkgids: Iterable[str]) -> None:
         """These are not wanted any more by who kept them: what nobody else wants is due at once."""
         with self._lock:
+            self._due_at = -math.inf
             self._loose.update(dict.fromkeys(self._sizes.keys() & set(pkgids), -LOOSE))
 
     def due(self, held: Collection[str] | None) -> list[str]:
@@ -247,14 +266,18 @@ class Retired:
         """
         with self._lock:
             now = self._now()
+            if now < self._due_at:
+                return []
             over = [name.location_href for name in self._names.values() if name.until <= now]
             if over:
                 self.forget(over)
             if held is None:
                 return []
             wanted = {name.pkgid for name in self._names.values()}
-            loose = self._sizes.keys() - wanted - set(held)
+            loose = [pkgid for pkgid in self._sizes if pkgid not in wanted and pkgid not in held]
             self._loose = {pkgid: self._loose.get(pkgid, now) for pkgid in loose}
+            ends = [name.until for name in self._names.values()]
+            self._due_at = min([*ends, *(since + LOOSE for since in self._loose.values())], default=math.inf)
             return [pkgid for pkgid, since in self._loose.items() if since + LOOSE <= now]
 
     def drop(self, pkgids: Iterable[str]) -> None:
@@ -323,7 +346,7 @@ class Retired:
         rows = [each.row() for each in names.values()]
         make_directories(self.directory, below=self._root)
         replace_durably(self._ledger, [json.dumps(rows).encode("ascii")])
-        self._names = names
+        self._names, self._due_at = names, -math.inf
 
 
 def pkgid_of(path: str) -> str:
@@ -364,12 +387,8 @@ def _put_back(target: str, path: str) -> None:
 
 
 def _copy(path: str, target: str) -> None:
-    """Copy a file durably, with its times. Raises OSError."""
+    """Copy a file, with its times; durable but for its name. Raises OSError."""
     aside = f"{target}{_ASIDE}"
-    try:
-        shutil.copy2(path, aside, follow_symlinks=False)
-        fsync_file(aside)
-        os.rename(aside, target)
-    except BaseException:
-        remove_if_there(aside)
-        raise
+    remove_if_there(aside)
+    give_second_place(path, aside, may_link=False)
+    os.rename(aside, target)

@@ -6,6 +6,7 @@ expired stays good, as it does for rpm (rpm-sequoia verifies as of the signature
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from repowatch.errors import BadPackage, ChangedWhileRead, RepowatchError, UsageError
-from repowatch.model.openpgp import ALGORITHMS, HASHES, dearmored, public_keys
+from repowatch.model.openpgp import ALGORITHMS, HASHES, keyring_of, public_keys
 from repowatch.model.package import Stamp
 from repowatch.model.signatures import ANY, Carried, Policy, Signatures, hint, signatures_of
 
@@ -34,7 +35,7 @@ def check(head: bytes, *, path: str, stamp: Stamp, policy: Policy) -> str:
     """Hold a whole package against a policy; a hint for who has old clients, or "".
 
     `path` is where the file can be opened, to read it once more where only a signature over all of it counts.
-    Raises BadPackage, and ChangedWhileRead when it is not the file of `stamp` any more.
+    Raises BadPackage, ChangedWhileRead when it is not the file of `stamp` any more, and OSError.
     """
     try:
         signatures = signatures_of(head)
@@ -154,11 +155,10 @@ def _gpgv(signature: bytes, content: int, keyring: bytes) -> Status:
     finally:
         os.close(signature_at)
         os.close(keyring_at)
-    lines = [
-        line.split()[1:]
-        for line in said.stdout.decode("utf-8", "replace").splitlines()
-        if "[GNUPG:] " in line
-    ]
+    text = said.stdout.decode("utf-8", "replace")
+    lines = [line.split()[1:] for line in text.split("\n") if line.startswith("[GNUPG:] ")]
+    if said.returncode < 0:  # nothing is wrong with the package: it is to be looked at again
+        raise OSError(errno.EINTR, f"gpgv was killed by signal {-said.returncode}")
     if not lines:
         raise BadPackage(f"its signature could not be verified: gpgv ended with {said.returncode}")
     return {line[0]: line[1:] for line in lines if line}
@@ -236,8 +236,7 @@ def read_keys(path: str) -> bytes:
     """The public keys of a file, in OpenPGP's packets. Raises UsageError."""
     try:
         with open(path, "rb") as file:
-            keys = dearmored(file.read())
-        public_keys(keys)
+            return keyring_of(file.read())
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(
@@ -245,7 +244,6 @@ def read_keys(path: str) -> bytes:
         ) from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
-    return keys
 
 
 def _stamp_of(path: str) -> Stamp | None:

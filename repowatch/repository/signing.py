@@ -63,6 +63,7 @@ class Signing:
         self._note: _Note | None = None
         self._stamps: tuple[tuple[int, int] | None, ...] = ()  # of the files that were published
         self._looked: object = None  # for what, and when, the keys were last looked at
+        self._stood: bytes | None = None  # the signature that the last one took the place of
         self._trouble: str | None = None  # why they can not be looked at
 
     def want(self, by: SignBy | None) -> None:
@@ -148,15 +149,22 @@ class Signing:
     def place(self, signed: Signed | None) -> None:
         """Give the signature its name, right before repomd.xml gets its own. Raises OSError."""
         if signed is not None:
+            self._stood = None
+            with contextlib.suppress(FileNotFoundError), open(self._path(SIGNATURE), "rb") as file:
+                self._stood = file.read()
             os.rename(self._aside, self._path(SIGNATURE))
 
-    def take_back(self) -> None:
-        """The signature has its name, and repomd.xml did not get its own: put back the one before."""
+    def take_back(self, signed: Signed | None) -> None:
+        """The signature has its name, and repomd.xml did not get its own: put back what stood there."""
+        if signed is None:
+            return
         with contextlib.suppress(OSError):
-            if self.signed is not None:
-                write_durably(self._aside, [self.signed.signature])
+            if self._stood is None:
+                remove_if_there(self._path(SIGNATURE))
+            else:
+                write_durably(self._aside, [self._stood])
                 os.rename(self._aside, self._path(SIGNATURE))
-                self._stamps = self._stat()
+            self._stamps = self._stat()
 
     def shown(self, signed: Signed | None) -> None:
         """Clients see a repomd.xml with this signature, or with none: the files of others go."""

@@ -20,6 +20,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from repowatch.errors import Conflict, Nameless, RepowatchError
@@ -28,7 +29,7 @@ from repowatch.model.publication import Publication
 from repowatch.model.snapshot import BadSnapshot, Kept, Snapshot, algorithm_of, checked_name
 from repowatch.repository.tree import PRIVATE, REPODATA, Tree
 from repowatch.system.clock import Clock
-from repowatch.system.files import fsync_directory, make_directories, write_durably
+from repowatch.system.files import fsync_directory, make_directories, make_sure_of, write_durably
 from repowatch.system.second import may_link
 from repowatch.system.space import space_at
 
@@ -39,6 +40,7 @@ REPOMD = "repomd.xml"
 
 _VIEWS = 4  # snapshots whose lists are kept in memory
 SPARED = 50  # one part in so many of the file system is left free by copies
+COARSE = 1.0  # seconds by which the ctime of a file may be behind the clock
 _VERDICTS = 16384  # files that were looked into are remembered
 
 # What a client needs beside repomd.xml where the repository is signed.
@@ -139,7 +141,8 @@ class Snapshots:
         """Keep what is published under a name.
 
         Into `stamps` comes what stat says of the listed files now, also where this fails: a hard link changes
-        their ctime. Raises Misunderstood, Conflict, Changing and OSError; there is no snapshot then.
+        their ctime. Raises Misunderstood, Conflict, Changing and OSError; there is no snapshot then. And
+        Unfinished, when there is one that may not last.
         """
         checked_name(name)
         if os.path.lexists(self._path(name)):
@@ -159,26 +162,29 @@ class Snapshots:
         self._count(snapshot)
         summary = Summary.of(snapshot)
         self.summaries = _in_order([*self.summaries, summary])
-        fsync_directory(self._directory)
+        make_sure_of(self._directory)
         return summary
 
     def delete(self, name: str) -> list[str]:
-        """Forget a snapshot; pkgids that none names any more. Raises Nameless and OSError."""
+        """Forget a snapshot; pkgids that none names any more. Raises Nameless, OSError and Unfinished."""
         checked_name(name)
         if not os.path.isdir(self._path(name)):
             raise self._nameless(name)
         named: Iterable[str] = ()
         if name not in self.damaged:
-            named = {each.pkgid for each in self._read(name).packages.values()}
+            try:
+                named = {each.pkgid for each in self._read(name).packages.values()}
+            except BadSnapshot as error:
+                log.error("%s: %s; what it kept goes after the next start", self._path(name), error)
         gone = self._path(f".old-{name}")
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(self._path(name), gone)
-        fsync_directory(self._directory)
         self._held = self._held - Counter(named)
         self.summaries = tuple(each for each in self.summaries if each.name != name)
         self.damaged = {key: why for key, why in self.damaged.items() if key != name}
         with self._lock:
             self._views.pop(name, None)
+        make_sure_of(self._directory)
         shutil.rmtree(gone, ignore_errors=True)
         return [pkgid for pkgid in named if pkgid not in self._held]
 
@@ -295,7 +301,9 @@ class Snapshots:
             snapshot = self._read(name)
         except FileNotFoundError:
             raise self._nameless(name) from None
-        view = View(snapshot, self._path(name), self.path_of)
+        except BadSnapshot as error:  # by now; the next start tells it in the status as well
+            raise Conflict(f"the snapshot {name} is damaged: {error}") from error
+        view = View(snapshot, self._path(name), partial(self._sure_path_of, taken_at=snapshot.created_at))
         with self._lock:
             if any(each.name == name for each in self.summaries):
                 self._views[name] = view
@@ -304,7 +312,7 @@ class Snapshots:
         return view
 
     def path_of(self, kept: Kept) -> str | None:
-        """The file with the bytes of a package, None where nothing has them any more."""
+        """The file that seems to be a package, by size and mtime; None where nothing is it any more."""
         path = self._keeper.path_of(kept.pkgid)
         stamp = _stamp(path) if path else None
         if path and stamp and (kept.seems(stamp) or self._has_pkgid(path, stamp, kept.pkgid)):
@@ -316,14 +324,25 @@ class Snapshots:
             return listed
         return None
 
+    def _sure_path_of(self, kept: Kept, *, taken_at: float) -> str | None:
+        """As `path_of`, also where somebody wrote into the file and gave it its time again."""
+        path = self.path_of(kept)
+        stamp = _stamp(path) if path else None
+        if not path or not stamp:
+            return None
+        is_untouched = stamp.ctime_ns / 1e9 < taken_at - COARSE
+        return path if is_untouched or self._has_pkgid(path, stamp, kept.pkgid) else None
+
     def is_same(self, kept: Kept, entry: Entry) -> bool:
         """Whether a listed package is there, with these bytes; another algorithm may make pkgids now."""
         path = os.path.join(self._root, entry.location_href)
-        if _stamp(path) != entry.stamp:
+        stamp = _stamp(path)
+        if stamp is None or not stamp.is_moved(entry.stamp):
             return False
-        if len(kept.pkgid) == len(entry.pkgid):
+        are_alike = len(kept.pkgid) == len(entry.pkgid)
+        if are_alike and (stamp == entry.stamp or kept.pkgid != entry.pkgid):
             return kept.pkgid == entry.pkgid
-        return self.has_bytes(path, kept.pkgid)
+        return self.has_bytes(path, kept.pkgid)  # also where only a name of the file came or went
 
     def has_bytes(self, path: str, pkgid: str) -> bool:
         """Whether a file has the bytes that a pkgid is the checksum of; read once while it stays the same."""

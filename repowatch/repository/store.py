@@ -78,8 +78,10 @@ class Store:
 
     def save(self, publication: Publication | None, inventory: Inventory, history: History) -> None:
         """Write the cache when it does not know the publication yet."""
-        if publication is None or self._home.is_away:
+        if publication is None or not self._home.is_here():
             return
+        if publication.entries is not inventory.catalog.entries:
+            return  # what is not published is in no file that the cache could name
         now = (inventory.unchecked, inventory.rejected, inventory.held)
         state = (publication.entries, publication.records, *now)
         if self._saved and all(one is other for one, other in zip(state, self._saved, strict=True)):

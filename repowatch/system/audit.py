@@ -50,6 +50,7 @@ class Change:
     repository: str
     location: str
     destination: str | None = None
+    batch: str | None = None  # whose commit it waits for; one that is discarded changes nothing
     sha256: str | None = None
     sha512: str | None = None
     nevra: str | None = None  # as str(Nevra) gives it

@@ -116,6 +116,12 @@ class Gpg:
             raise GpgError(
                 f"there is no keyring {self.home}; make the directory, and import the keys into it"
             )
+        if not os.access(self.home, os.W_OK | os.X_OK):
+            raise GpgError(
+                f"the keyring {self.home} can not be written, and gpg has to: it must belong to "
+                "the account that runs this; under systemd it lies in /var/lib/repowatch, or the unit has "
+                f"ReadWritePaths={self.home}"
+            )
         self._note_agent()
         command = [
             "gpg",
@@ -202,8 +208,11 @@ def _judge(key: _Listed, home: str) -> tuple[float | None, str | None]:
 def _reason(stderr: bytes, code: int) -> str:
     """What gpg said last, on one line, without what it says of files and directories."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
-    said = [line.removeprefix("gpg: ") for line in lines if line and "WARNING" not in line]
-    return "; ".join(said[-2:]) if said else f"gpg ended with {code} and said nothing"
+    said = dict.fromkeys(line.removeprefix("gpg: ") for line in lines if line and "WARNING" not in line)
+    told = "; ".join(list(said)[-2:]) or f"gpg ended with {code} and said nothing"
+    if "No pinentry" in told:  # which the agent would have asked
+        told += ": the key has a passphrase, and the agent of its keyring does not know it"
+    return told
 
 
 def _agent_socket(home: str) -> str:

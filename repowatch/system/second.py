@@ -16,6 +16,9 @@ from typing import Literal
 
 How = Literal["cloned", "linked", "copied"]
 
+# What link(2) says where the file system, or a limit of it, is in the way.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2)
 
 

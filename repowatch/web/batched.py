@@ -7,10 +7,11 @@ import stat
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
+from repowatch.web.conditions import Conditions
 from repowatch.web.locks import Locks
 from repowatch.web.names import is_reserved
 from repowatch.web.served import Served
-from repowatch.web.uploads import BATCH, Answer, Refusal, told
+from repowatch.web.uploads import BATCH, NO_CONDITIONS, Answer, Refusal, check_conditions, told
 
 _CHANGES = frozenset({"DELETE", "MOVE", "COPY", "MKCOL", "LOCK", "UNLOCK", "PROPPATCH", "POST", "PATCH"})
 
@@ -31,8 +32,17 @@ def in_batch(environ: WSGIEnvironment, repository: Served, *, locks: Locks) -> A
         raise Refusal(HTTPStatus.FORBIDDEN, f"/{location_href} lies behind a symbolic link")
     if locks.covers(location_href):
         raise Refusal(HTTPStatus.LOCKED, f"/{location_href} is locked")
+    if "HTTP_IF" in environ:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "a DELETE of a batch takes no If; say it with If-Match")
+    conditions = Conditions.of(environ)
+    check_conditions(repository, location_href, conditions)
     with told():
-        text = repository.batched.remove(batch, location_href, who=environ.get("REMOTE_USER") or None)
+        text = repository.batched.remove(
+            batch,
+            location_href,
+            is_conditional=conditions != NO_CONDITIONS,
+            who=environ.get("REMOTE_USER") or None,
+        )
     return Answer(HTTPStatus.ACCEPTED, text=text)
 
 

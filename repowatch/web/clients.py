@@ -44,8 +44,12 @@ def _below(repository: Served, file: str) -> str:
 
 
 def repo_id(name: str) -> str:
-    """The name as dnf takes it for a repository (libdnf's Repo::verifyId)."""
-    return re.sub(r"[^A-Za-z0-9_.:-]", "_", name)
+    """The name as dnf takes it for a repository (libdnf's Repo::verifyId), and leaves it one.
+
+    A section `main` is its own settings (dnf.conf(5)), and is no repository without a word.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.:-]", "_", name)
+    return "main_" if plain == "main" else plain
 
 
 def script_path(name: str) -> str:

@@ -108,9 +108,15 @@ class Guard:
 
         def may(action: Action, location_href: str) -> None:
             if reason := self.why_not(environ, (action, repository, location_href)):
-                raise Forbidden(f"{location_href}: {reason}")
+                raise Forbidden(f"{location_href}: {reason}" if location_href else reason)
 
-        return Asker(identity.name, identity.how, partial(may, Action.WRITE), partial(may, Action.DELETE))
+        return Asker(
+            identity.name,
+            identity.how,
+            may_read=partial(may, Action.READ),
+            may_write=partial(may, Action.WRITE),
+            may_delete=partial(may, Action.DELETE),
+        )
 
     def why_not(self, environ: WSGIEnvironment, act: Act) -> str | None:
         """Why whoever was admitted may not do something more; None where it may."""

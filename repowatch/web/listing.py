@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from urllib.parse import quote_from_bytes
 
+from repowatch.model.units import in_units
 from repowatch.model.versions import filename_key
 
 STYLE = """\
@@ -74,18 +75,6 @@ def printable(name: str) -> str:
         return name
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def in_units(size: int) -> str:
-    """A number of bytes, for people."""
-    if size < 1024:
-        return f"{size} B"
-    amount = float(size)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if amount < 1023.95:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"
 
 
 def date(mtime: float) -> str:

@@ -142,6 +142,12 @@ def _of_repositories(repositories: Sequence[Figures]) -> Iterator[Metric]:
     )
     yield _counter("pruned_packages", "Packages that were pruned.", repositories, lambda each: each.pruned)
     yield _gauge(
+        "pruning_paused",
+        "1 while packages are not pruned by their age, for the clock is not trusted.",
+        repositories,
+        lambda each: each.pruning_paused,
+    )
+    yield _gauge(
         "retired_packages",
         "Pruned packages that are still served under their names.",
         repositories,

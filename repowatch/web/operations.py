@@ -10,11 +10,14 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.errors import BadPackage, Conflict, Forbidden, Misunderstood, Nameless, RepowatchError
+from repowatch.system.logs import printable
 from repowatch.web.api import ROOT
 from repowatch.web.replies import as_json, plain
-from repowatch.web.served import Asker, ByName, Operation, Served
+from repowatch.web.served import Asker, Operation, Served
 from repowatch.web.uploads import Refusal
 from repowatch.web.xmlbody import read_body
+
+MOST_TEXTS = 1000  # in one argument: each may be compared with all packages
 
 _STATUS = {
     Nameless: HTTPStatus.NOT_FOUND,
@@ -31,12 +34,7 @@ class Asked:
 
     repository: Served
     name: str
-    operation: Operation | ByName
-
-    @property
-    def location_href(self) -> str | None:
-        """What has to be writable before it is begun: all of the repository, or (None) some file in it."""
-        return None if isinstance(self.operation, ByName) else ""
+    operation: Operation
 
     @classmethod
     def of(cls, path: str, repositories: Iterable[Served]) -> Asked | None:
@@ -65,32 +63,33 @@ def perform(
     outcome of what was done. Raises BodyError.
     """
     try:
-        arguments = _arguments(read_body(environ))
+        arguments = _arguments(read_body(environ), asked)
         if asked.operation.reads:
             _check_source(arguments, asked.operation.reads, may_read)
-        if isinstance(asked.operation, ByName):
-            outcome = asked.operation.run(arguments, asker)
-        else:
-            outcome = asked.operation.run(arguments, asker.name)
+        outcome = asked.operation.run(arguments, asker)
         done(arguments, outcome)
         return as_json(start_response, outcome)
     except Refusal as error:
         return plain(start_response, error.status, str(error))
     except RepowatchError as error:
         status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
-        return plain(start_response, status, str(error))
+        return plain(start_response, status, printable(str(error)))
     except OSError as error:
         text = f"{(error.strerror or str(error)).lower()}; nothing is known to be changed, look at the status"
         return plain(start_response, HTTPStatus.SERVICE_UNAVAILABLE, text)
 
 
-def _arguments(body: bytes) -> dict[str, Any]:
+def _arguments(body: bytes, asked: Asked) -> dict[str, Any]:
+    """What the operation knows; what it does not is refused, and not left out: `dry-run` is no `dry_run`."""
     try:
         arguments = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise Misunderstood(f"the body is no JSON: {error}") from None
     if not isinstance(arguments, dict):
         raise Misunderstood("the body is no JSON object; send {} for no arguments")
+    if unknown := sorted(arguments.keys() - asked.operation.takes):
+        known = ", ".join(sorted(asked.operation.takes))
+        raise Misunderstood(f'"{unknown[0][:40]}" is no argument of {asked.name}, which takes {known}')
     return arguments
 
 
@@ -108,9 +107,19 @@ def text(arguments: dict[str, Any], key: str) -> str:
     return value
 
 
+def flag(arguments: dict[str, Any], key: str) -> bool:
+    """An argument that is true or false; false where it is not there. Raises Misunderstood."""
+    value = arguments.get(key, False)
+    if not isinstance(value, bool):
+        raise Misunderstood(f'"{key}" is neither true nor false')
+    return value
+
+
 def texts(arguments: dict[str, Any], key: str) -> Sequence[str]:
     """An argument that is needed, and is a list of texts. Raises Misunderstood."""
     value = arguments.get(key)
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
         raise Misunderstood(f'"{key}" is missing; send it as a list of texts')
+    if len(value) > MOST_TEXTS:
+        raise Misunderstood(f'"{key}" has {len(value)} texts; send at most {MOST_TEXTS} at once')
     return value

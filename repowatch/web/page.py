@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from repowatch.model.units import in_units
 from repowatch.web.api import LONGEST_PATTERN, MOST_FOUND, Query
 from repowatch.web.clients import repo_id, script_path
-from repowatch.web.listing import STYLE, date, in_units, printable
+from repowatch.web.listing import STYLE, date, printable
 from repowatch.web.names import href_of
 from repowatch.web.replies import Headers
 
@@ -40,7 +41,7 @@ pre{background:var(--box);padding:.5rem .7rem;border-radius:.3rem;margin:.3rem 0
 th{text-align:left;font-weight:normal;color:var(--dim);padding:.2rem 0 .2rem 1rem}
 th:first-child{padding-left:0}
 td{vertical-align:top}
-.rows td:first-child{color:inherit}
+.rows td:first-child{color:inherit;min-width:12rem}
 .rows td:nth-child(2){white-space:normal;overflow-wrap:anywhere}
 .bad{color:var(--bad);font-weight:bold}
 .good{color:var(--good)}
@@ -53,7 +54,7 @@ footer{margin-top:2rem;color:var(--dim);font-size:.9rem}
 table.rows,.rows tbody,.rows tr{display:block}
 .rows tr:first-child:has(th){display:none}
 .rows tr{border-top:1px solid var(--line);padding:.3rem 0}
-.rows td{display:inline;border:0;padding:0 .7rem 0 0;overflow-wrap:anywhere}
+.rows td{display:inline;border:0;padding:0 .7rem 0 0;white-space:normal;overflow-wrap:anywhere}
 .rows td:first-child{display:block}
 }
 """
@@ -170,7 +171,7 @@ def _companions(told: Mapping[str, Any]) -> str:
 def _batches(told: Mapping[str, Any]) -> str:
     """What waits for a commit."""
     return "<br>".join(
-        f"{_text(each['batch'])} by {_text(each['who'] or 'anonymous')}, {each['files']:,} changes, "
+        f"{_text(each['batch'])} by {_text(each['who'] or 'anonymous')}, changes: {each['files']:,}, "
         f"{in_units(each['bytes'])}, since {date(each['began_at'])}"
         for each in told.get("batches", ())
     )

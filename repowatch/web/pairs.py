@@ -25,6 +25,7 @@ PAIRED = frozenset({REPOMD, SIGNATURE})
 TAKEN = 60.0  # seconds for which a client that took repomd.xml gets its signature
 OWED = 30.0  # seconds for which one that took a signature gets the same again, or its repomd.xml
 MOST = 4096  # clients that are known
+_AGENT = 200  # characters of what a client calls itself that tell it from others
 
 # libzypp takes the signature, then the key, then repomd.xml (zypp/repo/Downloader.cc of 17.25 to 17.36).
 _SIGNATURE_FIRST = "ZYpp "
@@ -62,9 +63,16 @@ class Pairs:
             for name in _names(repository, environ):
                 self._clients.pop(name, None)
                 self._clients[name] = client
-            while len(self._clients) > 2 * MOST:
-                self._clients.popitem(last=False)
+            self._forget(now)
         return chosen
+
+    def _forget(self, now: float) -> None:
+        """Those who were here before all others, where it is long ago or there are too many."""
+        while self._clients:
+            oldest = next(iter(self._clients.values()))
+            if len(self._clients) <= 2 * MOST and now - oldest.at < TAKEN:
+                break
+            self._clients.popitem(last=False)
 
     def _find(self, repository: str, environ: WSGIEnvironment, now: float) -> _Client | None:
         for name in _names(repository, environ):
@@ -78,7 +86,7 @@ def _names(repository: str, environ: WSGIEnvironment) -> Iterator[Hashable]:
     """What a client is known by, the surest first. A proxy's connection is many clients'."""
     if not environ["repowatch.proxied"]:
         yield repository, environ["repowatch.connection"]
-    agent = environ.get("HTTP_USER_AGENT", "")
+    agent = environ.get("HTTP_USER_AGENT", "")[:_AGENT]
     yield repository, environ["REMOTE_ADDR"], environ.get("REMOTE_USER"), agent
 
 

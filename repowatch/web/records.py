@@ -19,7 +19,7 @@ from repowatch.web.destination import destination
 from repowatch.web.guard import IDENTITY
 from repowatch.web.rules import Identity
 from repowatch.web.served import Served
-from repowatch.web.uploads import ANSWER, Answer, Refusal
+from repowatch.web.uploads import ANSWER, BATCH, Answer, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +53,11 @@ class Outcome:
 
     @classmethod
     def of(cls, repository: Served, told: Mapping[str, Any]) -> Outcome:
-        """What the answer to an operation tells: `revision`, `locations` and `removed`."""
-        listed = (_listed(repository, each) for each in told.get("locations", ()))
-        return cls(told.get("revision"), [each for each in listed if each], told.get("removed", ()))
+        """What the answer to an operation tells: `revision`, and the names of packages below these keys."""
+        came = [name for key in ("locations", "returned", "replaced") for name in told.get(key, ())]
+        gone = [name for key in ("removed", "retired") for name in told.get(key, ())]
+        listed = (_listed(repository, each) for each in came)
+        return cls(told.get("revision"), [each for each in listed if each], gone)
 
 
 NO_OUTCOME = Outcome()
@@ -98,8 +100,9 @@ class Recorder:
         environ: WSGIEnvironment,
         *,
         outcome: Outcome = NO_OUTCOME,
+        status: int = 200,
     ) -> None:
-        """Record that an operation was done: its name as the method, its arguments as the location.
+        """Record that an operation was done: its name as the method, its arguments, if any, as the location.
 
         Before that a line for each package that came or left by it.
         """
@@ -111,9 +114,9 @@ class Recorder:
             address=environ["REMOTE_ADDR"] or None,
             method=name,
             repository=repository,
-            location=json.dumps(arguments, sort_keys=True)[:_LONGEST_ARGUMENTS],
+            location=json.dumps(arguments, sort_keys=True)[:_LONGEST_ARGUMENTS] if arguments else "",
             revision=outcome.revision,
-            status=200,
+            status=status,
         )
         came = [
             replace(change, location=each.location_href, nevra=str(each.nevra), **_checksums(each.pkgid))
@@ -138,7 +141,7 @@ def claimed(
     repository: Served, path: str, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[StartResponse]:
     """While one request is answered, the history knows whose the changes are that it makes."""
-    if environ["REQUEST_METHOD"] not in _CLAIMS:
+    if environ["REQUEST_METHOD"] not in _CLAIMS or BATCH in environ:  # a batch is claimed by its commit
         yield start_response
         return
     locations = [path[len(repository.url) :]]
@@ -180,6 +183,7 @@ def _change(
         repository=repository.name,
         location=location,
         destination=there,
+        batch=environ.get(BATCH),
         **_checksums(package.pkgid if package else came),
         nevra=str(package.nevra) if package else None,
         revision=answer.revision if answer else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +22,19 @@ class Reply:
 
     def through(self, start_response: StartResponse) -> Iterable[bytes]:
         return plain(start_response, self.status, self.text, self.headers)
+
+
+READING = ("GET", "HEAD")
+
+
+def not_among(methods: Sequence[str], method: str, why: str) -> Reply | None:
+    """The answer to a method that is none of these: 405, or what OPTIONS asks for; else None."""
+    if method in methods:
+        return None
+    allow = [("Allow", ", ".join([*methods, "OPTIONS"]))]
+    if method == "OPTIONS":
+        return Reply(HTTPStatus.OK, "", allow)
+    return Reply(HTTPStatus.METHOD_NOT_ALLOWED, why, allow)
 
 
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})

@@ -78,21 +78,13 @@ def _nobody_asks(locations: Iterable[str], *, who: str | None, how: str) -> EndC
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """What is done by a POST to /-/api/v1/<repository>/<name>, for whoever may write to the repository."""
-
-    # Arguments, and who asks; what is told of the outcome. In a thread that may wait. Raises RepowatchError.
-    run: Callable[[dict[str, Any], str | None], dict[str, Any]]
-    reads: str | None = None  # the argument that names another repository, which has to be readable as well
-
-
-@dataclass(frozen=True, slots=True)
 class Asker:
-    """Whoever asks for an operation."""
+    """Whoever asks for an operation, and what it may do to the repository."""
 
     name: str | None
     how: str
-    may_write: Callable[[str], None]  # takes a location_href; raises Forbidden
+    may_read: Callable[[str], None]  # takes a location_href; raises Forbidden
+    may_write: Callable[[str], None]
     may_delete: Callable[[str], None]
 
     @property
@@ -102,11 +94,16 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class ByName:
-    """An operation for whoever may write to some names of the repository: it asks for each."""
+class Operation:
+    """What is done by a POST to /-/api/v1/<repository>/<name>.
 
-    run: Callable[[dict[str, Any], Asker], dict[str, Any]]  # as in Operation
-    reads: str | None = None
+    Whoever may write to some name of the repository gets this far; it asks for the names that it changes.
+    """
+
+    # Arguments, and who asks; what is told of the outcome. In a thread that may wait. Raises RepowatchError.
+    run: Callable[[dict[str, Any], Asker], dict[str, Any]]
+    takes: frozenset[str]  # the arguments that it knows
+    reads: str | None = None  # one of them, which names another repository that has to be readable
 
 
 class Batched(Protocol):
@@ -124,8 +121,8 @@ class Batched(Protocol):
     ) -> str:
         """Take a staged package; what is said of it. `is_conditional`: what has the name now has to stay."""
 
-    def remove(self, batch: str, location_href: str, *, who: str | None) -> str:
-        """A package is to leave; what is said of it."""
+    def remove(self, batch: str, location_href: str, *, is_conditional: bool, who: str | None) -> str:
+        """A package is to leave; what is said of it. `is_conditional` as above."""
 
 
 class SnapshotFile(Protocol):
@@ -179,7 +176,7 @@ class Served:
     retired: Callable[[str], tuple[str, str] | None] = lambda location_href: None
     batched: Batched | None = None
     snapshot: Callable[[str], SnapshotView] = _no_snapshot  # by its name; raises Nameless and Conflict
-    operations: Mapping[str, Operation | ByName] = field(default_factory=dict)  # by name
+    operations: Mapping[str, Operation] = field(default_factory=dict)  # by name
     reports: Mapping[str, Callable[[], Any]] = field(default_factory=dict)  # GET of the same kind: JSON
     when_published: Callable[[Callable[[], None]], None] = lambda act: None  # calls it at each publication
     baseurl: Callable[[], str | None] = lambda: None  # the path that clients are told, if another
@@ -221,7 +218,8 @@ class Served:
 
     def cache_control(self, location_href: str) -> str | None:
         if _NAMED_BY_CHECKSUM.match(location_href):
-            return "public, max-age=31536000, immutable"
+            # Not `public`: what needs a password is not for a cache that others share (RFC 9111, 3.5).
+            return "max-age=31536000, immutable"
         if _REPLACED.match(location_href):
             return "no-cache"
         return None

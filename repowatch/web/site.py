@@ -32,9 +32,10 @@ from repowatch.web.metrics import Busy, Metrics
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
 from repowatch.web.openings import Opening, Unserved, make, no_opening
 from repowatch.web.operations import Asked, perform
+from repowatch.web.origins import REFUSAL, is_foreign
 from repowatch.web.pairs import PAIRED, REPOMD, Pairs, as_file
 from repowatch.web.records import Outcome, Recorder, claimed
-from repowatch.web.replies import Headers, Reply, page, plain
+from repowatch.web.replies import READING, Headers, Reply, not_among, page, plain
 from repowatch.web.rules import Action
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
@@ -46,7 +47,7 @@ LONGEST_KEPT = 512  # characters of a target whose meaning is remembered, and wh
 
 _ROUTE = "repowatch.route"
 _METRICS = "/metrics"
-_NO_REPOSITORY = "no repository has this URL"
+_NOTHING_HERE = "no repository and no operation has this URL"
 
 # O_NONBLOCK: opening a FIFO that nobody writes to would wait forever.
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -148,6 +149,7 @@ class Site:
         # A request that is on its way puts what it found into the old cache, and into the old shelf.
         self._route = lru_cache(maxsize=4096)(self._find_route)
         self._shelf = Shelf()
+        self._shared = about.Shared()  # which has publications of those that are gone
         self.when_published(self._published)
 
     def admit(self, environ: WSGIEnvironment) -> Reply | Login | None:
@@ -162,6 +164,9 @@ class Site:
             self._guard.admit(environ, ())
             return Reply(HTTPStatus.BAD_REQUEST, str(error))
         environ[_ROUTE] = route
+        if is_foreign(environ["REQUEST_METHOD"], environ["repowatch.fields"]):
+            self._guard.peer(environ)
+            return Reply(HTTPStatus.FORBIDDEN, REFUSAL)
         if route.snapshot is not None:
             act = (Action.READ, route.snapshot.repository.name, "")
             return self._guard.admit(environ, [act]) or snapshots.refusal(environ["REQUEST_METHOD"])
@@ -175,8 +180,9 @@ class Site:
         if path == _METRICS:  # which tell of all repositories at once
             acts = [(Action.READ, each.name, "") for each in self._repositories]
             return admit(environ, acts) or _not_here(method)
-        if method == "POST" and (asked := Asked.of(path, self._repositories)):
-            return admit(environ, [(Action.WRITE, asked.repository.name, asked.location_href)])
+        if method not in ("GET", "HEAD") and (asked := Asked.of(path, self._repositories)):
+            # Of some file: the operation asks for each that it changes.
+            return admit(environ, [(Action.WRITE, asked.repository.name, None)])
         if method == "MKCOL" and (opening := self._opening(path)):
             return admit(environ, [(Action.WRITE, opening.name, "")])
         verdict = admit(environ, (), ask_who=not path.startswith("/healthz"))
@@ -354,17 +360,20 @@ class Site:
 
     def _beside(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer where no repository is."""
-        if environ["REQUEST_METHOD"] == "POST" and (asked := Asked.of(path, self._repositories)):
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD") and (asked := Asked.of(path, self._repositories)):
+            if (refusal := not_among(["POST"], method, "an operation takes POST")) is not None:
+                return refusal.through(start_response)
             return self._operate(asked, environ, start_response)
-        if environ["REQUEST_METHOD"] == "MKCOL" and (opening := self._opening(path)):
+        if method == "MKCOL" and (opening := self._opening(path)):
             return make(opening, environ, start_response, done=partial(self._made, opening, environ))
-        if (refusal := _not_here(environ["REQUEST_METHOD"])) is not None:  # after a login
+        if (refusal := _not_here(method)) is not None:  # after a login
             return refusal.through(start_response)
         return self._about(path, environ, start_response)
 
     def _made(self, opening: Opening, environ: WSGIEnvironment) -> None:
         if self._record:
-            self._record.operation(opening.name, "MKCOL", {}, environ)
+            self._record.operation(opening.name, "MKCOL", {}, environ, status=HTTPStatus.CREATED.value)
 
     def _about(self, path: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shown = [each for each in self._repositories if self._guard.may_read(environ, each.name)]
@@ -427,12 +436,7 @@ def _open_where_it_seems(path: str) -> int:
 
 def _not_here(method: str) -> Reply | None:
     """What is no repository can only be read."""
-    if method in ("GET", "HEAD"):
-        return None
-    allow = [("Allow", "GET, HEAD, OPTIONS")]
-    if method == "OPTIONS":
-        return Reply(HTTPStatus.OK, "", allow)
-    return Reply(HTTPStatus.METHOD_NOT_ALLOWED, _NO_REPOSITORY, allow)
+    return not_among(READING, method, _NOTHING_HERE)
 
 
 def _destination(environ: WSGIEnvironment, door: _Door) -> str | None:

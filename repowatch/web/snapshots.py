@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.errors import Conflict, Nameless
+from repowatch.system.logs import printable
 from repowatch.web.downloads import send_file
 from repowatch.web.listing import DirectoryEntry, render
 from repowatch.web.names import href_of, is_hidden
-from repowatch.web.replies import Reply, page, plain
+from repowatch.web.replies import READING, Reply, not_among, page, plain
 from repowatch.web.served import Served, SnapshotView, content_type
 
 SEPARATOR = "@"
 
 _CHECKSUM = re.compile(r"^repodata/([0-9a-f]{64,128})-[^/]+$")
-_ALLOW = [("Allow", "GET, HEAD, OPTIONS")]
 
 
 class Door(Protocol):
@@ -61,37 +62,43 @@ def url_of(repository: Served, snapshot: str) -> str:
 
 def refusal(method: str) -> Reply | None:
     """The answer to whoever wants more than to read."""
-    if method in ("GET", "HEAD"):
-        return None
-    if method == "OPTIONS":
-        return Reply(HTTPStatus.OK, "", _ALLOW)
-    return Reply(HTTPStatus.METHOD_NOT_ALLOWED, "a snapshot can only be read", _ALLOW)
+    return not_among(READING, method, "a snapshot can only be read")
 
 
 def answer(
     meant: Meant, path: str, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer a GET or HEAD."""
-    location_href = meant.location_href
     try:
-        view = meant.repository.snapshot(meant.snapshot)
-        found = None if is_hidden(location_href) else view.find(location_href)
-        if found is not None:
-            return send_file(
-                environ,
-                start_response,
-                found.path,
-                etag=lambda status: (
-                    found.etag or _named(location_href) or f"{status.st_size:x}-{status.st_mtime_ns:x}"
-                ),
-                content_type=content_type(location_href),
-                cache_control=meant.repository.cache_control(location_href),
-            )
-        entries = view.entries(location_href.rstrip("/"))
+        return _show(meant, path, environ, start_response)
     except Nameless as error:
-        return plain(start_response, HTTPStatus.NOT_FOUND, str(error))
+        return plain(start_response, HTTPStatus.NOT_FOUND, printable(str(error)))
     except Conflict as error:
-        return plain(start_response, HTTPStatus.GONE, str(error), [("Cache-Control", "no-cache")])
+        return plain(start_response, HTTPStatus.GONE, printable(str(error)), [("Cache-Control", "no-cache")])
+    except OSError as error:
+        text = f"the snapshot can not be read: {(error.strerror or str(error)).lower()}"
+        return plain(start_response, HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+
+def _show(
+    meant: Meant, path: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """A file or a listing. Raises Nameless, Conflict and OSError."""
+    location_href = meant.location_href
+    view = meant.repository.snapshot(meant.snapshot)
+    found = None if is_hidden(location_href) else view.find(location_href)
+    if found is not None:
+        return send_file(
+            environ,
+            start_response,
+            found.path,
+            etag=lambda status: (
+                found.etag or _named(location_href) or f"{status.st_size:x}-{status.st_mtime_ns:x}"
+            ),
+            content_type=content_type(location_href),
+            cache_control=meant.repository.cache_control(location_href),
+        )
+    entries = view.entries(location_href.rstrip("/"))
     if entries is None:
         return plain(start_response, HTTPStatus.NOT_FOUND, "not found")
     if not path.endswith("/"):
@@ -112,10 +119,8 @@ def as_repositories(path: str, repositories: Iterable[Served]) -> Sequence[Serve
     """The snapshot that a path for people tells of, as a repository of its own; empty if there is none."""
     for each in repositories:
         if name := _snapshot_in(path, each.name):
-            try:
+            with suppress(Nameless, Conflict, OSError):
                 return (_as_repository(each, name, each.snapshot(name)),)
-            except (Nameless, Conflict):
-                return ()
     return ()
 
 

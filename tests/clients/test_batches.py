@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -157,6 +158,10 @@ def test_what_can_not_wait_is_refused_at_once(shared: Daemon, tmp_path: Path) ->
     fields = {"Repowatch-Batch": "bad", "Destination": "/rpm/other.rpm", **ANNA}
     assert shared.request("MOVE", "/rpm/first-rpm-1.0-1.noarch.rpm", headers=fields).status == 400
     assert shared.request("DELETE", "/rpm/missing.rpm", headers=fields).status == 404
+    for condition, status in (({"If-Match": '"other"'}, 412), ({"If": "(<urn:x>)"}, 400)):
+        headers = {**fields, **condition}
+        answer = shared.request("DELETE", "/rpm/first-rpm-1.0-1.noarch.rpm", headers=headers)
+        assert answer.status == status, answer.text
     assert post(shared, "rpm/commit", {"batch": "bad"}).status == 404
     assert post(shared, "rpm/commit", {}).status == 400
     assert "bad" not in open_batches(shared)
@@ -173,6 +178,33 @@ def test_one_that_is_refused_at_the_commit_keeps_all_away(shared: Daemon, tmp_pa
     assert one.name not in listed(shared, "rpm")
     assert json.loads(post(shared, "rpm/discard", {"batch": "late"}).body)["discarded"] == 2
     assert "late" not in open_batches(shared)
+
+
+def test_what_was_replaced_since_it_was_to_leave_on_a_condition_stays(shared: Daemon, tmp_path: Path) -> None:
+    package = make_rpm(tmp_path, "watched")
+    etag = shared.put(f"/rpm/{package.name}", package, headers=ANNA).headers["ETag"]
+    fields = {"Repowatch-Batch": "leave", "If-Match": etag, **ANNA}
+    assert shared.request("DELETE", f"/rpm/{package.name}", headers=fields).status == 202
+    other = make_rpm(tmp_path / "other", "watched", summary="Another")
+    assert shared.put(f"/rpm/{package.name}", other, headers=ANNA).status == 204
+    assert post(shared, "rpm/commit", {"batch": "leave"}).status == 409
+    assert package.name in listed(shared, "rpm")
+    assert post(shared, "rpm/discard", {"batch": "leave"}).status == 200
+
+
+def test_what_was_discarded_is_nobodys_change(shared: Daemon, scratch: Path, tmp_path: Path) -> None:
+    package = make_rpm(tmp_path, "dropped")
+    assert put(shared, package, "drop").status == 202
+    assert post(shared, "rpm/discard", {"batch": "drop"}).status == 200
+    shutil.copy(package, scratch / "rpm")
+
+    def events() -> list[Any]:
+        return [each for each in shared.repository("rpm")["history"] if each["location"] == package.name]
+
+    wait_until(events)
+    assert [(each["who"], each["how"]) for each in events()] == [(None, "file")]
+    told = repowatch("who", package.name, "--audit", scratch / "audit").stdout
+    assert f"PUT  rpm/{package.name} (waits in the batch drop)" in told
 
 
 def test_a_narrowed_account_commits_its_own_batch_and_no_other(
@@ -202,9 +234,9 @@ def test_an_open_batch_is_told_of_and_outlives_a_kill(tmp_path: Path) -> None:
         for package in (one, two):
             assert put(daemon, package, "kept", {}).status == 202
         url = daemon.url
-        assert "open batch: kept of anyone, 2 changes" in repowatch("status", "--url", url).stdout
-        assert "kept  2 changes" in repowatch("batch", "list", "rpm", "--url", url).stdout
-        assert "kept by anonymous, 2 changes" in daemon.get("/-/rpm").text
+        assert "open batch: kept of anyone, changes: 2" in repowatch("status", "--url", url).stdout
+        assert "kept  changes: 2" in repowatch("batch", "list", "rpm", "--url", url).stdout
+        assert "kept by anonymous, changes: 2" in daemon.get("/-/rpm").text
         assert 'repowatch_open_batches{repository="rpm"} 1.0' in daemon.get("/metrics").text
         daemon.kill()
         daemon.start()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import Answer, Daemon, repowatch
+from tests.kit.daemon import COMMAND, Answer, Daemon, repowatch
 from tests.kit.rpms import make_rpm
 from tests.kit.users import basic, write_users
 
@@ -99,14 +99,20 @@ def test_another_account_can_not_connect(host: Host) -> None:
             )  # so that it is the socket that refuses
     connect = [sys.executable, "-c", script, str(host.control)]
     assert subprocess.run(connect, check=False).returncode == 0
-    refused = subprocess.run(
-        ["setpriv", "--reuid", NOBODY, "--clear-groups", *connect],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    refused = _by_nobody(*connect)
     assert refused.returncode != 0
     assert "Permission denied" in refused.stderr
+    host.configuration.parent.chmod(0o755)
+    host.configuration.chmod(0o644)
+    told = _by_nobody(*COMMAND, "snapshots", "private", "--config", str(host.configuration))
+    assert told.returncode == 1
+    assert f"unix:{host.control} is not for this account; ask as root" in told.stderr
+
+
+def _by_nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    group = pwd.getpwnam(NOBODY).pw_gid  # root's own would be stopped by a directory before the socket
+    become = ("setpriv", "--reuid", NOBODY, "--regid", str(group), "--clear-groups")
+    return subprocess.run([*become, *command], capture_output=True, text=True, check=False)
 
 
 def test_who_gives_no_name_is_asked_for_one(host: Host) -> None:

@@ -23,6 +23,7 @@ CONFIGURATION = """
 users: {scratch}/users
 repositories:
   rpm: {{path: {scratch}/rpm}}
+  main: {{path: {scratch}/main}}
   private: {{path: {scratch}/private, read: [anna]}}
 """
 
@@ -31,7 +32,7 @@ repositories:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     scratch = tmp_path_factory.mktemp("shared")
     write_users(scratch / "users", {"anna": "secret"})
-    for name in ("rpm", "private"):
+    for name in ("rpm", "main", "private"):
         make_rpm(scratch / name)
     with Daemon(scratch=scratch, configuration=CONFIGURATION.format(scratch=scratch)) as daemon:
         yield daemon
@@ -68,6 +69,12 @@ def test_one_line_of_shell_puts_a_repository_where_dnf_and_zypper_look(
     assert (dnf.root / "usr/share/doc/hello/README").exists()
     zypper("install", "hello")
     assert (tmp_path / "usr/share/doc/hello/README").exists()
+
+
+@pytest.mark.client("dnf", "curl")
+def test_a_repository_may_be_called_what_dnf_calls_its_own_settings(shared: Daemon, tmp_path: Path) -> None:
+    set_up(shared, tmp_path, "main")
+    assert dnf_of(tmp_path).available() == {"hello-1.0-1.noarch"}
 
 
 @pytest.mark.client("curl")

@@ -186,6 +186,23 @@ def test_metadata_is_served_by_nginx_with_repowatchs_own_headers(front: Front, c
             assert answer.headers["ETag"] == expected.headers["ETag"]
 
 
+def test_snapshots_and_pruned_packages_come_from_the_daemon(tmp_path: Path) -> None:
+    root = tmp_path / "rpm"
+    make_rpm(root), make_rpm(root, version="2.0")
+    configuration = f"repositories: {{rpm: {{path: {root}, prune: [{{keep: 1}}]}}}}"
+    with (
+        Daemon(scratch=tmp_path / "daemon", configuration=configuration) as daemon,
+        nginx(tmp_path / "nginx", root=root, upstream=daemon.address[1]) as front,
+    ):
+        wait_until(lambda: not (root / HELLO).exists())
+        taken = front.curl("-d", '{"name": "now"}', f"{front.url}/-/api/v1/rpm/snapshot")
+        assert taken.status == 200, taken
+        for path in (f"/rpm/{HELLO}", "/rpm@now/repodata/repomd.xml", "/rpm@now.repo"):
+            answer, by_nginx = front.fetch(path)
+            assert (answer.status, by_nginx) == (200, False), path
+        assert front.fetch("/rpm/hello-2.0-1.noarch.rpm")[1]
+
+
 def test_a_repomd_that_was_replaced_is_served_at_once(front: Front, corner: Corner) -> None:
     for number in range(5):
         package = make_rpm(corner.path.parent.parent, "at-once", str(number))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,15 +23,17 @@ import yaml
 from tests.clients.conftest import run
 from tests.clients.test_dnf import Dnf
 from tests.clients.test_nginx import accepts, free_port, replaced
+from tests.kit import pages
 from tests.kit.daemon import Daemon, repowatch, wait_until
+from tests.kit.keyrings import Keyring
 from tests.kit.loopfs import fill, memory_disk, require_mounts
 from tests.kit.metadata import locations
 from tests.kit.oracle import createrepo
 from tests.kit.rpms import make_rpm, truncate
 from tests.kit.views import Crowd, from_disk, over_http, read_view
 
-PROJECT = Path(__file__).parents[2]
-PAGE = (PROJECT / "docs" / "operating.md").read_text()
+PROJECT = pages.PROJECT
+PAGE = pages.PAGES["docs/operating.md"].read_text()
 MODULES = Path("/usr/lib/apache2/modules")
 TREE = "/var/www/repos/rpm-repo"
 HELLO = "hello-1.0-1.noarch.rpm"
@@ -65,10 +68,7 @@ Alias /repos/el9/ {tree}/
 
 def blocks(heading: str) -> list[str]:
     """What is indented below a heading of the page, in its order."""
-    _, found, rest = PAGE.partition(f"\n## {heading}\n")
-    assert found, heading
-    section = rest.partition("\n## ")[0]
-    return [textwrap.dedent(block) for block in re.findall(r"(?:^ {4}.*\n(?:\n(?= {4}))?)+", section, re.M)]
+    return pages.blocks(pages.section(PAGE, heading))
 
 
 def shell(commands: str, changes: dict[str, str]) -> str:
@@ -89,18 +89,6 @@ def newest(tree: Path) -> int:
 def wait_for_a_later_second(than: int) -> None:
     """Revisions and timestamps are seconds."""
     wait_until(lambda: time.time() >= than + 1)
-
-
-def test_what_the_page_points_to_is_there() -> None:
-    headings = {re.sub(r"[^a-z ]", "", line.lower()).replace(" ", "-") for line in _headings()}
-    for target in re.findall(r"\]\(([^)]*)\)", PAGE):
-        path, _, anchor = target.partition("#")
-        assert (PROJECT / "docs" / path).exists(), target
-        assert not anchor or anchor in headings, target
-
-
-def _headings() -> list[str]:
-    return re.findall(r"^## (.*)$", PAGE, re.M)
 
 
 # -- taking over a directory -------------------------------------------------------------------
@@ -281,19 +269,28 @@ def test_a_repository_is_imported_and_what_was_cut_short_is_fetched_again(
 # -- backup, restore, moving -------------------------------------------------------------------
 
 
-@pytest.mark.client("rsync")
-def test_what_is_restored_is_newer_than_what_clients_saw(tmp_path: Path) -> None:
-    tree, backup = tmp_path / "rpm", tmp_path / "backup"
-    make_rpm(tree)
+def back_up(tmp_path: Path, tree: Path, keyring: Path) -> Path:
+    """Do it as the page says; the copy of the tree."""
+    backup = tmp_path / "backup"
     changes = {
         TREE: str(tree),
         "/srv/backup/rpm-repo": str(backup),
         "/etc/repowatch/": f"{tmp_path}/daemon/",
         "/srv/backup/etc-repowatch/": f"{tmp_path}/configuration/",
+        "/var/lib/repowatch/": f"{keyring}/",
+        "/srv/backup/var-lib-repowatch/": f"{tmp_path}/keyring/",
     }
+    [commands] = blocks("Backup")
+    shell(commands, changes)
+    return backup
+
+
+@pytest.mark.client("rsync")
+def test_what_is_restored_is_newer_than_what_clients_saw(tmp_path: Path) -> None:
+    tree = tmp_path / "rpm"
+    make_rpm(tree)
     with Daemon(tree, scratch=tmp_path / "daemon") as daemon:
-        [commands] = blocks("Backup")
-        shell(commands, changes)
+        backup = back_up(tmp_path, tree, tmp_path / "daemon")
         wait_for_a_later_second(max(revision(tree), newest(tree)))
         answer = daemon.put("/rpm/later.rpm", make_rpm(tmp_path, "later"))
         assert answer.status == 201
@@ -315,6 +312,52 @@ def test_what_is_restored_is_newer_than_what_clients_saw(tmp_path: Path) -> None
         assert revision(tree) > restored
 
 
+@pytest.mark.client("rsync", "gpg")
+def test_snapshots_batches_and_the_signature_are_whole_after_a_restore(
+    tmp_path: Path, keyring: Keyring
+) -> None:
+    tree = tmp_path / "rpm"
+    make_rpm(tree), make_rpm(tree, "leaving")
+    configuration = f"""
+sign: {{keys: [{keyring.make_key("one")}], keyring: {keyring.home}}}
+repositories: {{rpm: {{path: {tree}}}}}
+"""
+    with Daemon(scratch=tmp_path / "daemon", configuration=configuration) as daemon:
+        post(daemon, "snapshot", {"name": "then"})
+        assert daemon.request("DELETE", "/rpm/leaving-1.0-1.noarch.rpm").status == 204
+        package = make_rpm(tmp_path, "in-a-batch")
+        batched = {"Repowatch-Batch": "open"}
+        assert daemon.put(f"/rpm/{package.name}", package, headers=batched).status == 202
+        backup = back_up(tmp_path, tree, keyring.home)
+        for copy in (backup / HELLO, *(backup / ".repowatch/retired").glob("*.rpm")):
+            assert copy.stat().st_nlink == (1 if "hello" not in rpm_name(copy) else 2), copy
+        assert not (tmp_path / "keyring" / "S.gpg-agent").exists()
+        assert daemon.terminate() == 0
+        shutil.rmtree(tree)
+        tree.mkdir()
+        [commands] = blocks("Restore")
+        shell(commands, _restored(tree, backup))
+        daemon.start()
+        wait_until(lambda: locations(daemon, "rpm") == {HELLO})
+        repomd, signature = (daemon.get(f"/rpm/repodata/repomd.xml{end}").body for end in ("", ".asc"))
+        assert keyring.good(repomd, signature) == keyring.fingerprints()
+        assert daemon.get("/rpm@then/leaving-1.0-1.noarch.rpm").status == 200
+        assert post(daemon, "rollback", {"name": "then"})["returned"] == ["leaving-1.0-1.noarch.rpm"]
+        assert post(daemon, "commit", {"batch": "open"})["locations"] == [package.name]
+        assert len(locations(daemon, "rpm")) == 3
+
+
+def post(daemon: Daemon, operation: str, arguments: dict[str, str]) -> dict[str, Any]:
+    answer = daemon.request("POST", f"/-/api/v1/rpm/{operation}", json.dumps(arguments).encode())
+    assert answer.status == 200, answer
+    told: dict[str, Any] = json.loads(answer.text)
+    return told
+
+
+def rpm_name(package: Path) -> str:
+    return run("rpm", "-qp", "--queryformat", "%{NAME}", package)
+
+
 def _restored(tree: Path, backup: Path) -> dict[str, str]:
     return {
         "systemctl stop repowatch": ":",
@@ -330,7 +373,7 @@ def test_a_package_that_came_while_the_backup_ran_is_listed_after_it(tmp_path: P
     tree, backup = tmp_path / "rpm", tmp_path / "backup"
     make_rpm(tree), make_rpm(tree, "leaving")
     assert repowatch("index", tree).returncode == 0
-    run("rsync", "-a", "--exclude=/.repowatch/", f"{tree}/", f"{backup}/")
+    run("rsync", "-aH", "--exclude=/.repowatch/cache/", f"{tree}/", f"{backup}/")
     make_rpm(backup, "came")
     (backup / "leaving-1.0-1.noarch.rpm").unlink()
     tree.rename(tmp_path / "lost")

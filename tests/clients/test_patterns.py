@@ -106,9 +106,10 @@ def test_who_may_write_to_what_the_pattern_finds_may_make_one(daemon: Daemon, tm
     assert names(daemon) == ["el8-x86_64", "el9-x86_64", "el10-x86_64"]
     assert daemon.get("/el9/x86_64/repodata/repomd.xml").status == 200
     made = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
-    assert [(each["who"], each["method"], each["repository"]) for each in made] == [
-        ("ci9", "MKCOL", "el9-x86_64"),
-        ("ci", "MKCOL", "el10-x86_64"),
+    keys = ("who", "method", "repository", "location", "status")
+    assert [tuple(each[key] for key in keys) for each in made] == [
+        ("ci9", "MKCOL", "el9-x86_64", "", 201),
+        ("ci", "MKCOL", "el10-x86_64", "", 201),
     ]
 
 

@@ -232,6 +232,8 @@ def test_commands_tell_what_they_did_and_why_not(place: Place) -> None:
     assert "there is a snapshot stable already" in place.command("snapshot", "rpm", "stable", check=False)
     assert "can not be the name" in place.command("snapshot", "rpm", "a/b", check=False)
     assert "there is stable" in place.command("rollback", "rpm", "other", check=False)
+    for command in (("snapshot", "nope", "one"), ("snapshots", "nope")):
+        assert "has no repository nope" in place.command(*command, check=False)
     listed = place.command("snapshots", "rpm")
     assert listed.startswith("stable  20") and "2 packages" in listed
     # Written over in place, as cp and scp do: told, refused, and nothing changed by that.

@@ -24,19 +24,63 @@ data:
   summary: Foo
   description: >-
     Foo.
+  servicelevels:
+    stable:
+      eol: 2077-10-23
   license:
     module: [MIT]
     content: [MIT]
   dependencies:
   - requires: {platform: [el9]}
+    buildrequires:
+      platform: [el9]
   profiles:
     default:
       rpms: [foo]
   api:
     rpms: [foo]
+  components:
+    rpms:
+      foo:
+        rationale: The module
+        buildorder: 10
+        buildroot: true
+        arches: [x86_64]
   artifacts:
     rpms:
     - foo-0:1.0-1.noarch
+...
+"""
+DEFAULTS = """\
+---
+document: modulemd-defaults
+version: 1
+data:
+  module: foo
+  modified: 202611281800
+  stream: "1.10"
+  profiles:
+    "1.10": [default]
+  intents:
+    desktop:
+      stream: "1.10"
+      profiles:
+        "1.10": [default]
+...
+"""
+TRANSLATIONS = """\
+---
+document: modulemd-translations
+version: 1
+data:
+  module: foo
+  stream: "1.10"
+  modified: 202611281800
+  translations:
+    de:
+      summary: Dies
+      profiles:
+        default: Das
 ...
 """
 OBSOLETES = """\
@@ -48,9 +92,14 @@ data:
   stream: "1.10"
   modified: 2026-11-28T18:00Z
   message: It is gone
+  reset: false
+  obsoleted_by:
+    module: foo
+    stream: "2"
 ...
 """
-SPOILT = 120
+DOCUMENTS = (STREAM, DEFAULTS, TRANSLATIONS, OBSOLETES)
+SPOILT = 240
 
 
 def spoilt(text: str, chance: random.Random) -> str:
@@ -73,7 +122,7 @@ def spoilt(text: str, chance: random.Random) -> str:
 @pytest.mark.client("modulemd-validator")
 def test_what_is_let_through_is_read_by_libmodulemd(tmp_path: Path) -> None:
     chance = random.Random(7)
-    texts = {STREAM, OBSOLETES} | {spoilt(chance.choice([STREAM, OBSOLETES]), chance) for _ in range(SPOILT)}
+    texts = {*DOCUMENTS} | {spoilt(chance.choice(DOCUMENTS), chance) for _ in range(SPOILT)}
     verdicts = {True: 0, False: 0}
     for text in sorted(texts):
         path = tmp_path / "modules.yaml"
@@ -85,4 +134,6 @@ def test_what_is_let_through_is_read_by_libmodulemd(tmp_path: Path) -> None:
         except BadMetadata:
             continue
         assert told.returncode == 0, f"{told.stdout}{told.stderr}\n{text}"
+    for text in DOCUMENTS:
+        check(text.encode())
     assert min(verdicts.values()) > 10  # the oracle tells one from the other

@@ -23,7 +23,7 @@ CACHE = TOP / ".cache" / "packaging"
 # The machine's programs: systemd as an EL machine has it, and what the package requires there.
 _PROGRAMS = (
     *("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "python3", "libglib2.0-0", "rpm-common"),
-    *("logrotate", "dnf", "rpm"),
+    *("logrotate", "dnf", "rpm", "gpg", "gpg-agent", "gpgv"),
 )
 
 _STUB = """\
@@ -33,7 +33,7 @@ Release: 1
 Summary: What an EL machine provides
 License: MIT
 BuildArch: noarch
-Provides: {python} python(abi) = {abi} glib2 rpm systemd shadow-utils /bin/sh
+Provides: {python} python(abi) = {abi} glib2 rpm gnupg2 systemd shadow-utils /bin/sh
 %description
 The machine is Debian's, and its rpm database is empty.
 %files

@@ -6,8 +6,10 @@ The tests of this module share host A, and come in the order of its life.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ import pytest
 
 from tests.kit.certificates import Authority
 from tests.kit.daemon import wait_until
+from tests.kit.keyrings import Keyring
 from tests.kit.rpms import make_rpm
-from tests.packaging.conftest import Packages
+from tests.kit.signers import Signer
+from tests.packaging.conftest import TOP, Packages
 from tests.packaging.machines import ADDRESS, Machine, booted, run
 
 URL = f"https://{ADDRESS}:8443"
@@ -26,6 +30,16 @@ CONFIGURATION = "/etc/repowatch/repowatch.yaml"
 REPOSITORY = "var/www/repos/rpm-repo"
 READY = 30.0  # seconds
 SERVER = f"basicConstraints=CA:false\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:{ADDRESS}\n"
+
+SIGNING = TOP / "docs/signing.md"
+EXAMPLE = "0123456789ABCDEF0123456789ABCDEF01234567"  # the key there
+KEYRING = "/var/lib/repowatch/gnupg"
+SIGNED = """\
+  signed:
+    path: /var/www/repos/signed
+    packages: {signed_by: [/etc/pki/rpm-gpg/RPM-GPG-KEY-example]}
+    prune: [{keep: 1}]
+"""
 
 CHANGES = {
     "listen: 127.0.0.1:8080": "listen: 0.0.0.0:8443",
@@ -51,12 +65,16 @@ class Other:
         common = ("curl", "--silent", "--show-error", "--cacert", self.authority, "--max-time", "40")
         return machine.on_its_wire(*common, *login, "--write-out", "%{http_code}\n", *arguments, check=False)
 
-    def upload(self, machine: Machine, package: Path) -> str:
+    def upload(self, machine: Machine, package: Path, repository: str = "rpm") -> str:
         """The status of an upload."""
-        return self.curl(machine, "--output", "/dev/null", "--upload-file", package, f"{URL}/rpm/").strip()
+        to = f"{URL}/{repository}/"
+        return self.curl(machine, "--output", "/dev/null", "--upload-file", package, to).strip()
 
-    def install(self, machine: Machine, *names: str) -> Path:
-        """Install by the `.repo` file that host A makes, into a root with a bare Debian; that root."""
+    def install(self, machine: Machine, *names: str, check: str = "--nogpgcheck") -> Path:
+        """Install by the `.repo` file that host A makes, into a root with a bare Debian; that root.
+
+        `check`: an option of dnf, about signatures.
+        """
         repos = self.directory / "repos"
         repos.mkdir(exist_ok=True)
         self.curl(machine, "--output", repos / "rpm.repo", f"{URL}/rpm.repo", user=None)
@@ -65,7 +83,7 @@ class Other:
             run("cp", "-a", "--reflink=auto", self.bare_root, root)
         (self.directory / "dnf.conf").write_text("[main]\n")
         machine.on_its_wire(
-            *("dnf", "--assumeyes", "--releasever=9", "--nogpgcheck", "--refresh", f"--installroot={root}"),
+            *("dnf", "--assumeyes", "--releasever=9", check, "--refresh", f"--installroot={root}"),
             *(f"--config={self.directory}/dnf.conf", f"--setopt=cachedir={self.directory}/cache"),
             *(f"--setopt=reposdir={repos}", f"--setopt=sslcacert={self.authority}"),
             *("install", *names),
@@ -221,6 +239,78 @@ def test_a_reload_takes_over_who_may_write(host: Machine, other: Other, tmp_path
     assert host.show("MainPID") == before
 
 
+def test_keys_that_are_made_as_the_manual_says_sign_in_the_sandbox(
+    host: Machine, other: Other, tmp_path: Path
+) -> None:
+    [make, configured, *_] = re.findall(r"(?:^ {4}.*\n)+", SIGNING.read_text(), re.MULTILINE)
+    said = host.run("bash", "-O", "expand_aliases", stdin=make)
+    [fingerprint] = re.findall(r"^ +([0-9A-F]{40})$", said, re.MULTILINE)
+    path = host.root / CONFIGURATION.lstrip("/")
+    path.write_text(textwrap.dedent(configured).replace(EXAMPLE, fingerprint) + path.read_text())
+    host.run("systemctl", "reload", "repowatch")
+    wait_until(lambda: other.curl(host, f"{URL}/rpm/repodata/repomd.xml.asc", user=None).endswith("200\n"))
+
+    host.run("runuser", "-u", "repowatch", "--", "gpgconf", "--homedir", KEYRING, "--kill", "gpg-agent")
+    assert other.upload(host, make_rpm(tmp_path, "signed-in-there")) == "201"
+    [agent] = host.run("pgrep", "--exact", "gpg-agent").split()
+    assert "repowatch.service" in host.run("cat", f"/proc/{agent}/cgroup")
+    assert "repo_gpgcheck=1\n" in other.curl(host, f"{URL}/rpm.repo", user=None)
+    other.install(host, "signed-in-there", check="--setopt=rpm.repo_gpgcheck=1")
+    host.run("systemctl", "restart", "repowatch")
+    assert host.run("pgrep", "--exact", "gpg-agent", check=False).split() != [agent]
+    host.run("systemctl", "stop", "repowatch")
+    assert host.run("pgrep", "--uid=repowatch", check=False) == ""
+    host.run("systemctl", "start", "repowatch")
+    changed = host.run("rpm", "--verify", "repowatch", check=False).splitlines()
+    assert {line.split()[-1] for line in changed} == {CONFIGURATION, "/etc/repowatch/users"}
+
+
+def test_a_keyring_that_the_unit_may_not_write_is_told_with_the_line_that_is_missing(
+    host: Machine, other: Other
+) -> None:
+    path = host.root / CONFIGURATION.lstrip("/")
+    text = path.read_text()
+    host.run("cp", "-a", KEYRING, "/srv/keys")
+    path.write_text(text.replace(KEYRING, "/srv/keys", 1))
+    host.run("systemctl", "reload", "repowatch")
+    wait_until(lambda: "ReadWritePaths=/srv/keys" in other.curl(host, f"{URL}/healthz"))
+    path.write_text(text)
+    host.run("systemctl", "reload", "repowatch")
+    wait_until(lambda: answers(host, other))
+
+
+def test_packages_are_verified_in_the_sandbox(host: Machine, other: Other, tmp_path: Path) -> None:
+    with Keyring() as keyring:
+        signer = Signer(keyring)
+        signer.make_key("packager")
+        keys = host.root / "etc/pki/rpm-gpg/RPM-GPG-KEY-example"
+        keys.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(signer.export(tmp_path, "packager"), keys)
+        good = signer.sign(make_rpm(tmp_path, "by-the-packager"), "packager")
+    host.run("install", "-d", "-o", "repowatch", "/var/www/repos/signed")
+    path = host.root / CONFIGURATION.lstrip("/")
+    path.write_text(path.read_text() + SIGNED)
+    host.run("systemctl", "reload", "repowatch")
+    wait_until(lambda: other.curl(host, f"{URL}/signed/").endswith("200\n"))
+    assert other.upload(host, make_rpm(tmp_path, "by-nobody"), "signed") == "422"
+    assert other.upload(host, good, "signed") == "201"
+
+
+def test_root_operates_it_without_a_password_and_nobody_else_does(host: Machine) -> None:
+    assert host.run("repowatch", "snapshot", "rpm", "now").startswith("now: keeps revision ")
+    assert (
+        host.run("repowatch", "rollback", "rpm", "now", "--dry-run") == "now: 0 changes; nothing was done\n"
+    )
+    assert host.run("repowatch", "prune", "--dry-run") == "signed: 0 would go, 0 B\n"
+    assert "\n  snapshots: 1, the last now of " in host.run("repowatch", "status")
+    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    for command in (("status",), ("snapshot", "rpm", "then"), ("prune", "--dry-run")):
+        refused = host.run(*nobody, "repowatch", *command, check=False)
+        assert "unix:/run/repowatch/control is not for this account; ask as root" in refused
+    assert "now" in host.run("repowatch", "snapshots", "rpm")
+    assert host.run("repowatch", "snapshot", "rpm", "now", "--delete") == "now: deleted\n"
+
+
 def test_logs_that_were_rotated_go_on_in_a_new_file(host: Machine, other: Other, tmp_path: Path) -> None:
     host.run("logrotate", "--force", "/etc/logrotate.d/repowatch")
     access_log = host.root / "var/log/repowatch/access.log"
@@ -326,3 +416,4 @@ def test_an_erased_package_leaves_what_was_changed_and_nothing_else(host: Machin
     left = {each.name for each in (host.root / "etc/repowatch").iterdir()}
     assert left == {"repowatch.yaml.rpmsave", "users.rpmsave", "tls"}
     assert (host.root / REPOSITORY / "from-outside-1.0-1.noarch.rpm").exists()
+    assert (host.root / KEYRING.lstrip("/") / "pubring.kbx").exists()

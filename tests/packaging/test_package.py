@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.daemon import repowatch
 from tests.packaging.conftest import TOP, Packages
 from tests.packaging.machines import run
 
@@ -31,7 +32,7 @@ def test_it_requires_no_private_library(packages: Packages) -> None:
     required = {line.split()[0] for line in run("rpm", "-qp", "--requires", packages.binary).splitlines()}
     required = {each for each in required if not each.startswith(("rpmlib(", "/usr/bin/python3."))}
     of_itself = {"/bin/sh", "config(repowatch)", "user(repowatch)", "group(repowatch)"}
-    assert required - of_itself == {"python(abi)", "glib2", "rpm", "systemd", "shadow-utils"}
+    assert required - of_itself == {"python(abi)", "glib2", "rpm", "gnupg2", "systemd", "shadow-utils"}
 
 
 def test_rpmlint_finds_no_error_that_is_not_explained(packages: Packages) -> None:
@@ -57,7 +58,9 @@ def test_the_configuration_is_the_one_of_the_sources(contents: Path) -> None:
 def test_the_manual_tells_every_command_and_every_setting(contents: Path) -> None:
     pages = contents / "usr/share/man"
     commands = run("man", "--local-file", pages / "man8/repowatch.8.gz")
-    for command in ("serve", "index", "verify", "check-config", "passwd", "status", "who"):
+    names = re.findall(r"^ {4}([a-z-]+)", repowatch("--help").stdout, re.MULTILINE)
+    assert {"serve", "snapshot", "rollback"} <= set(names)
+    for command in names:
         assert f"usage: repowatch {command} " in commands
     settings = run("man", "--local-file", pages / "man5/repowatch.yaml.5.gz")
     assert "#keep_space: 4GiB" in settings

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from repowatch.errors import BadMetadata
+from repowatch.model import documents
 from repowatch.model.advisories import Advisory, read
 
 TEXT = """\
@@ -80,6 +81,7 @@ def test_packages_are_taken_apart_as_rpm_puts_them_together() -> None:
         ("2026-11-28T01:00:00+02:00", "2026-11-27 23:00:00"),
         ("2026-11-28", "2026-11-28 00:00:00"),
         ("2026-11-28 18:00Z", "2026-11-28 18:00:00"),
+        ("0900-11-28", "0900-11-28 00:00:00"),
     ],
 )
 def test_dates_are_told_in_utc_and_with_the_time_which_libsolv_wants(issued: str, told: str) -> None:
@@ -124,3 +126,12 @@ def test_what_is_no_advisory_at_all_is_told() -> None:
     assert "more than 32 values" in reason("[" * 10_000)
     with pytest.raises(BadMetadata, match="line 2: not UTF-8"):
         read(b"id: a\ntitle: \xff\n")
+    assert reason("# öööööö\n" * 9 + "id: \x01\n" + "# a\n" * 99) == (
+        "line 10: the character U+0001 is not allowed"
+    )
+
+
+def test_what_would_take_minutes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_MOST", 200)
+    read(TEXT.encode())
+    assert reason(TEXT + "more: [\n" + "1,\n" * 200 + "]\n").endswith("more than 200 values")

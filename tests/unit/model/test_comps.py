@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from repowatch.errors import BadMetadata
+from repowatch.model import elements
 from repowatch.model.comps import check
 
 GROUP = b"""\
@@ -37,14 +38,20 @@ def test_what_distributions_write_is_let_through() -> None:
         (b"<id></id>", b"<id>a</id>", "line 5: the group that ends here has no <id>"),
         (b"", b"<name>E</name>", "line 6: the environment that ends here has no <name>"),
         (b'type="any"', b'type="optional"', "line 5: the type 'any' is not one of mandatory, default"),
-        (b"> <", b">p<", "line 5: <packagereq> names nothing"),
-        (b"<groupid/>", b"<groupid>a</groupid>", "line 6: <groupid> names nothing"),
+        (b"> <", b">p<", "line 5: <packagereq> says nothing"),
+        (b"<groupid/>", b"<groupid>a</groupid>", "line 6: <groupid> says nothing"),
         (
             b"<groups/><group><id>a",
             b"<group><id>a",
             "line 4: <groups> is unknown; clients would leave it out",
         ),
         (b"<langpack/>", b'<langpacks><match install="x-%s" name="x"/></langpacks>', "line 7: <langpack> is"),
+        (b'<name xml:lang="de">', b"<name>", "line 5: the group that ends here has no <name>"),
+        (b"<display_order/></group>", b"</group>", "line 5: <display_order> says nothing"),
+        (b"<uservisible> </uservisible></group>", b"</group>", "line 5: <uservisible> says nothing"),
+        (b"", b' name="x"', "line 7: <match> has no name"),
+        (b"<blacklist><package/>", b"<langpacks>", "line 7: <package> has no name"),
+        (b"<whiteout><ignoredep/>", b"<langpacks>", "line 7: <ignoredep> has no requires"),
         (b'"UTF-16"', b'"UTF-8"', "line 1: "),
         (b'"koi8-r"', b'"UTF-8"', "line 1: the encoding koi8-r is not read"),
         (b"<!DOCTYPE comps [<!ENTITY p 'q'>]>\n<comps>", b"<comps>", "line 3: not XML: "),
@@ -53,6 +60,18 @@ def test_what_distributions_write_is_let_through() -> None:
 def test_what_clients_would_fail_on_or_leave_out_is_told(wrong: bytes, right: bytes, told: str) -> None:
     assert GROUP.count(right) >= 1
     assert reason(GROUP.replace(right, wrong, 1)).startswith(told)
+
+
+def test_utf_16_that_does_not_say_so_is_refused() -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        assert reason("<comps/>".encode(encoding)) == "line 1: not UTF-8; save it as UTF-8"
+    check(b"\xef\xbb\xbf<comps/>")
+
+
+def test_what_would_take_minutes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "_MOST", 3)
+    check(b"<comps><langpacks/><langpacks/></comps>")
+    assert reason(b"<comps><langpacks/><langpacks/>\n<langpacks/></comps>") == "line 2: more than 3 elements"
 
 
 def test_another_root_element_is_refused() -> None:

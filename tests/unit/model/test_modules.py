@@ -59,6 +59,8 @@ def test_documents_of_each_kind_are_let_through() -> None:
         ("", "  summary: Foo\n", "line 5: `data` has no `summary`"),
         ("arch:", "arch: noarch", "line 9: `arch` is not a plain value"),
         ("version: new", "version: 20261128", "line 7: `version` is not a number"),
+        ("version: ٢", "version: 20261128", "line 7: `version` is not a number"),
+        ("version: 99999999999999999999", "version: 20261128", "line 7: `version` is not a number"),
         ("[]", "[MIT]", "line 14: `module` names no license"),
         (" MIT", "\n    module: [MIT]", "line 13: `license` is not lines of `key: value`"),
         ("foo-1.0-1.noarch", "foo-0:1.0-1.noarch", "line 22: 'foo-1.0-1.noarch' is not NAME-EPOCH:VERSION"),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from repowatch.errors import BadPackage
 from repowatch.model.digests import inspect
-from repowatch.model.openpgp import dearmored, public_keys, signature_of
-from repowatch.model.signatures import ANY, Policy, Signatures, hint, signatures_of
+from repowatch.model.openpgp import dearmored, keyring_of, public_keys, signature_of
+from repowatch.model.signatures import ANY, MOST, Policy, Signatures, hint, signatures_of
 from tests.kit.rpms import Field, Kind, Tag, layout, make_rpm
 
 RSA, DSA, ECDSA, EDDSA = 1, 17, 19, 22
@@ -97,6 +97,13 @@ def test_what_is_not_base64_is_refused(tmp_path: Path) -> None:
         signatures_of(head)
 
 
+def test_more_than_anyone_makes_are_refused(tmp_path: Path) -> None:
+    most = ((OPENPGP, packet()),) * MOST
+    assert len(carried(tmp_path, *most).carried) == MOST
+    with pytest.raises(BadPackage, match="it carries more than 16 signatures"):
+        carried(tmp_path, *most, (OPENPGP, packet()))
+
+
 @pytest.mark.parametrize(
     ("signatures", "said"),
     [
@@ -104,6 +111,8 @@ def test_what_is_not_base64_is_refused(tmp_path: Path) -> None:
         ([(DSAHEADER, packet(algorithm=DSA))], ""),
         ([(DSAHEADER, packet(algorithm=EDDSA))], "EL8 can not verify its signature (EdDSA)"),
         ([(DSAHEADER, packet(algorithm=ECDSA))], "EL8 and EL9 can not verify its signature (ECDSA)"),
+        ([(RSAHEADER, packet(algorithm=3))], "EL8 and EL9 can not verify its signature (RSA)"),
+        ([(RSAHEADER, packet(hash=MD5))], "EL9 can not verify its signature (MD5)"),
         ([(RSAHEADER, packet(hash=SHA1))], "EL9 can not verify its signature (SHA-1)"),
         ([(RSAHEADER, packet_v3())], "EL9 can not verify its signature (SHA-1)"),
         ([(RSAHEADER, packet(version=6))], "EL8 and EL9 can not verify its signature (OpenPGP version 6)"),
@@ -142,6 +151,14 @@ def test_any_bytes_are_a_signature_or_a_mistake(data: bytes, at: int) -> None:
 def test_any_file_has_keys_or_a_mistake(data: bytes) -> None:
     for each in (data, b"\x99" + data, b"\xc6" + data, b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n" + data):
         try:
-            public_keys(dearmored(each))
+            public_keys(keyring_of(each))
         except ValueError:
             continue
+
+
+def test_lines_before_the_armor_s_text_may_have_any_number_of_colons() -> None:
+    comments = "Comment: a: b: c: d: e\n" * 40
+    begin = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+    with pytest.raises(ValueError, match="has no OpenPGP key"):  # in an age of the world, once
+        dearmored(f"{begin}{comments}x\n".encode())
+    assert dearmored(f"{begin}{comments}\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n".encode()) == bytes(3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
+
 import pytest
 
 from repowatch.errors import Misunderstood
@@ -48,6 +51,13 @@ def test_a_file_that_was_cut_short_is_refused(length: int) -> None:
 def test_a_file_in_which_a_digit_changed_is_refused() -> None:
     with pytest.raises(BadSnapshot, match="checksum"):
         Snapshot.parse(written(SNAPSHOT).replace(b"100", b"101"))
+
+
+def test_a_number_that_is_none_is_told_as_such() -> None:
+    body = b"".join(SNAPSHOT.lines()).rpartition(b"sha256 ")[0].replace(b'"revision": ', b'"revision": 1e', 1)
+    body = re.sub(rb"1e[0-9]+", b"Infinity", body)
+    with pytest.raises(BadSnapshot, match="it is no snapshot"):
+        Snapshot.parse(body + b"sha256 " + sha256(body).hexdigest().encode() + b"\n")
 
 
 @pytest.mark.parametrize("name", ["a", "A1", "2026-11-28_before.upgrade", "x" * LONGEST_NAME])

@@ -80,5 +80,11 @@ def test_advisories_come_behind_what_is_there_in_any_encoding(content: bytes | N
         assert made.endswith(b"<!-- the end -->\n")
 
 
+def test_an_element_without_content_before_the_end_stays_whole() -> None:
+    more = advisories.read(ADVISORY.encode()).text
+    made = joined(b'<updates><update type="bugfix"><id>A</id></update><x/></updates>', [more])
+    assert read(made).ids == ("A", "B-1")
+
+
 def test_without_advisories_a_file_stays_as_it_is() -> None:
     assert joined(UPDATES, []) is UPDATES

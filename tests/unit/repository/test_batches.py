@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,3 +194,24 @@ def test_a_change_that_can_not_be_written_down_is_not_kept(
     assert store.content() == {"a.rpm": "content"}
     rows = Path(store.batches.directory, "b", "members").read_text().splitlines()
     assert [json.loads(row) for row in rows[1:]] == [["a.rpm", "0.rpm", "0" * 64, 7, None]]
+
+
+def test_a_large_batch_that_goes_holds_up_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("a.rpm", "large")
+    remove, counts = shutil.rmtree, list[int]()
+
+    with ThreadPoolExecutor(1) as other:
+
+        def slow(path: str, **how: Any) -> None:
+            monkeypatch.setattr(shutil, "rmtree", remove)
+            counts.append(other.submit(store.put, "b.rpm", "small").result(10))
+            counts.append(other.submit(store.put, "c.rpm", "large").result(10))
+            remove(path, **how)
+
+        monkeypatch.setattr(shutil, "rmtree", slow)
+        with store.batches.taken("large", who="anna", is_operator=False):
+            store.batches.forget("large")
+    assert counts == [1, 1]
+    store.start()
+    assert store.content("large").keys() == {"c.rpm"}
+    assert store.content("small").keys() == {"b.rpm"}

@@ -168,7 +168,7 @@ def test_what_is_configured_travels_along_as_it_is(repository: Repository) -> No
     assert repository.records["appstream"].open_size == len(b"<components/>")
     (repository.root / "app.xml.gz").write_bytes(gzip.compress(b"<components/>")[:-9])
     repository.look("app.xml.gz")
-    assert repository.rejected["app.xml.gz"].startswith("it can not be opened: ")
+    assert repository.rejected["app.xml.gz"].startswith("app.xml.gz is damaged: ")
     repository.restart()
     repository.look()
     assert not {"productid", "appstream"} & repository.records.keys()
@@ -510,3 +510,24 @@ def test_a_death_at_any_step_breaks_no_view_and_the_next_start_converges(
 
 def test_the_search_for_deaths_convicts_one_that_forgets_what_is_its_own(repository: Repository) -> None:
     assert deaths(repository, CHANGES["a new file"], forgetting=True)
+
+
+def test_a_publication_of_packages_alone_looks_at_no_file_and_writes_nothing_down(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.write("comps.xml", GROUP.format("g"))
+    repository.look()
+    state = repository.root / ".repowatch/companions/state"
+    before = state.stat()
+    ordered: list[str] = []
+
+    def order(name: str) -> tuple[bool, str]:
+        ordered.append(name)
+        return False, name
+
+    monkeypatch.setattr(module, "_order", order)
+    make_rpm(repository.root, "b")
+    repository.look("b-1.0-1.noarch.rpm")
+    assert b'"b-1.0-1.noarch.rpm"' in repository.says("primary")
+    assert (state.stat(), ordered) == (before, [])
+    assert "group" in repository.records

@@ -482,3 +482,31 @@ def test_a_file_system_mounted_below_the_root_is_noticed_without_an_event(reposi
     repository.index.turn(["repodata"])
     assert repository.listed == {A, f"below/{B}"}
     assert len(watched_anew) == 2
+
+
+def test_nothing_is_written_into_a_directory_that_took_the_place_of_the_root(repository: Repository) -> None:
+    """What is below a mount that went away would pass for a repository from then on."""
+    make_rpm(repository.root, "a")
+    repository.look()
+    repository.root.rename(repository.aside)
+    repository.root.mkdir()
+    repository.clock.advance(100_000)
+    repository.index.sweep()
+    repository.index.save()
+    assert list(repository.root.iterdir()) == []
+
+
+def test_a_stop_after_a_failed_publication_leaves_the_next_start_what_it_knew(
+    repository: Repository,
+) -> None:
+    make_rpm(repository.root, "a")
+    repository.look()
+    repository.index.save()
+    make_rpm(repository.root, "b")
+    (repository.root / "c.rpm").write_bytes(b"no package")
+    with Blocked(repository), pytest.raises(PublicationFailed):
+        repository.look()
+    repository.index.save()
+    repository.index.close()
+    repository.index.open()
+    assert repository.index.listed(A)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from repowatch.repository import journal
 from repowatch.repository.journal import NO_METADATA, Journal
 
 
@@ -154,3 +156,23 @@ def test_a_damaged_journal_is_kept_and_told(tree: Tree, caplog: pytest.LogCaptur
     assert tree.start().settle("old") is None
     assert "may be there in part" in caplog.text
     assert path.with_name("journal.bad").exists()
+
+
+def test_a_journal_that_may_not_last_is_in_hand_and_not_found_by_the_next_start(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that comes later may have the inode and the size of one that the journal names."""
+
+    def fails(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "fsync_directory", fails)
+        tree.coming = tree.coming[1:]
+        with pytest.raises(OSError, match="error"):
+            tree.begin()
+    assert tree.journal.settle("old") is False
+    tree.rename(1)
+    tree.journal = tree.start()
+    assert tree.journal.settle("old") is None
+    assert tree.content == OLD | {"come": "new"}

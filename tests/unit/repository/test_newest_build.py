@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,22 @@ def test_by_default_all_are_listed_and_that_is_told_once(
     assert repository.listed == {"a.rpm", "b.rpm", "sub/a.rpm"}
     told = [each.getMessage() for each in caplog.records if "several files" in each.getMessage()]
     assert told == ["test: p-1-1.noarch is in several files, and all are listed: a.rpm, b.rpm"]
+
+
+def test_an_arrival_that_is_refused_at_the_last_moment_is_no_duplicate(
+    tmp_path: Path, readers: Readers, pool: ThreadPoolExecutor
+) -> None:
+    repository = Repository(tmp_path, readers, pool, newest=False)
+    repository.put("a.rpm", ("1", 200))
+    repository.look()
+    answers = iter([None, RepowatchError("no")])
+
+    def refuse_the_second_time() -> None:
+        if error := next(answers):
+            raise error
+
+    arrival = replace(repository.arrival("b.rpm", ("1", 100)), check=refuse_the_second_time)
+    repository.index.turn([], changes=[arrival])
+    assert arrival.answer.exception() is not None
+    assert repository.listed == {"a.rpm"}
+    assert repository.index.duplicates == ()

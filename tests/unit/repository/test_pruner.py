@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repowatch.errors import Conflict
-from repowatch.model.pruning import Rule
+from repowatch.model.pruning import Plan, Rule, plan
+from repowatch.repository import pruner as pruner_module
 from repowatch.repository.ages import HELD
 from repowatch.repository.index import Index
-from repowatch.repository.pruner import BARRED, EVERY, LOOK
+from repowatch.repository.pruner import BARRED, EVERY, LOOK, SHARE, Pruner
 from repowatch.repository.readers import Batch, Readers, ToRead
 from repowatch.repository.updater import Updater
 from repowatch.system.threads import Thread
@@ -40,8 +42,8 @@ class Repository:
         self._readers, self._pool = readers, pool
         self._thread: Thread | None = None
 
-    def start(self, rules: Sequence[Rule]) -> None:
-        self.index = Index(
+    def open(self) -> Index:
+        index = Index(
             str(self.root),
             name="test",
             readers=self._readers,
@@ -50,7 +52,11 @@ class Repository:
             follow=[str(self.aside)],
             grace=GRACE,
         )
-        self.index.open()
+        index.open()
+        return index
+
+    def start(self, rules: Sequence[Rule]) -> None:
+        self.index = self.open()
         self.updater = Updater(self.index, clock=self.clock, settle=0.0, deadline=0.0, prune=rules)
         self.failed: list[str] = []
         self._thread = Thread("updater", self.updater.run, failed=self.failed.append)
@@ -69,7 +75,7 @@ class Repository:
         """Make the updater look, when it is time to ask the rules, and do what follows from that."""
         self.clock.advance(LOOK)
         self.updater.look("").result(30)
-        self.updater.do(lambda: None).result(30)
+        wait_until(lambda: self.updater.pruner.next_at() > self.clock.monotonic())
         self.updater.look("nothing").result(30)
 
     def make(self, version: str, name: str = "p", *, days: float = 0.0) -> Path:
@@ -357,3 +363,34 @@ def test_a_snapshot_and_its_end_let_no_file_be_read_again(
     wait_until(lambda: os.stat(repository.root / name).st_nlink == 1)
     repository.turn()
     assert read == []
+
+
+def test_who_asks_before_anything_is_published_makes_no_package_new(repository: Repository) -> None:
+    repository.start(NO_SNAPSHOTS)
+    for version in ("1", "2"):
+        repository.make(version)
+    repository.turn()
+    repository.clock.advance(29 * DAY)
+    repository.stop()
+    index = repository.open()
+    early = Pruner(index, NO_SNAPSHOTS, clock=repository.clock)
+    assert early.plan(by_hand=True).out == ()
+    early.save()
+    index.close()
+    repository.start(NO_SNAPSHOTS)
+    repository.clock.advance(2 * DAY)
+    assert repository.out() == ["1"]
+
+
+def test_a_look_that_takes_long_is_made_less_often(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any, **named: Any) -> Plan:
+        repository.clock.advance(1)
+        return plan(*arguments, **named)
+
+    monkeypatch.setattr(pruner_module, "plan", slow)
+    repository.start(NO_SNAPSHOTS)
+    repository.make("1")
+    repository.updater.look("").result(30)
+    assert repository.updater.pruner.next_at() - repository.clock.monotonic() == SHARE - 1

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from repowatch.model.package import Entry, Nevra, Stamp
+from repowatch.repository import retired as module
 from repowatch.repository.retired import LOOSE, Leaving, Retired
+from repowatch.system.second import give_second_place
 
 GRACE = 1000.0
 
@@ -295,3 +297,49 @@ def test_a_full_disk_refuses_before_anything_is_moved(store: Store, monkeypatch:
         store.retired.announce([leaving], at=0.0)
     assert os.path.exists(leaving.path)
     assert not store.retired.names
+
+
+def test_a_retired_file_that_was_written_to_by_another_of_its_names_is_not_served(store: Store) -> None:
+    store.retire(leaving := store.leaving("a.rpm"))
+    found = store.retired.path_of(leaving.pkgid)
+    assert found is not None
+    os.link(found, store.root / "elsewhere.rpm")
+    assert store.served("a.rpm") == "1"
+    (store.root / "elsewhere.rpm").write_text("other")
+    assert store.served("a.rpm") is None
+
+
+def test_a_clone_that_comes_late_takes_the_place_of_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the rename the package was retired, and its name went to another file."""
+    leaving = store.leaving("a.rpm")
+    copy = give_second_place
+
+    def late(path: str, new: str, *, may_link: bool = True) -> str:
+        store.retire(leaving)
+        store.leaving("a.rpm", "2")
+        return copy(path, new, may_link=may_link)
+
+    monkeypatch.setattr(module, "give_second_place", late)
+    assert store.retired.hold_apart(leaving.path, pkgid=leaving.pkgid, may_copy=True)
+    assert store.kept() == ["1"]
+
+
+def test_what_is_kept_is_looked_through_when_something_is_due_and_not_each_time(store: Store) -> None:
+    store.retire(store.leaving("a.rpm"))
+    held = store.leaving("b.rpm", "2")
+    store.retired.hold(held.path, pkgid=held.pkgid)
+    asked: list[str] = []
+
+    class Held(set[str]):
+        def __contains__(self, pkgid: object) -> bool:
+            asked.append(str(pkgid))
+            return super().__contains__(pkgid)
+
+    for _ in range(3):
+        assert store.retired.due(Held()) == []
+    assert asked == [held.pkgid]
+    store.now += GRACE
+    [due] = store.retired.due(Held([held.pkgid]))
+    assert due != held.pkgid

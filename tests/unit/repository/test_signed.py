@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from repowatch.errors import UsageError
-from repowatch.repository.signed import Keys
+from repowatch.errors import BadPackage, UsageError
+from repowatch.model.digests import inspect
+from repowatch.model.openpgp import dearmored
+from repowatch.model.package import Stamp
+from repowatch.model.signatures import Policy
+from repowatch.repository.signed import Keys, check
 from tests.kit.keyrings import Keyring
+from tests.kit.rpms import make_rpm
 from tests.kit.signers import Signer
 
 pytestmark = pytest.mark.client("gpg", "gpgv")
@@ -100,3 +105,42 @@ def test_without_gpgv_the_start_says_what_to_install(
     assert Keys("signed").policy.signed
     with pytest.raises(UsageError, match="needs gpgv; install it"):
         Keys([str(path)])
+
+
+# RFC 9580, appendix A.3.
+VERSION_6 = b"""\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+xioGY4d/4xsAAAAg+U2nu0jWCmHlZ3BqZYfQMxmZu52JGggkLq2EVD34laPCsQYf
+GwoAAABCBYJjh3/jAwsJBwUVCg4IDAIWAAKbAwIeCSIhBssYbE8GCaaX5NUt+mxy
+KwwfHifBilZwj2Ul7Ce62azJBScJAgcCAAAAAK0oIBA+LX0ifsDm185Ecds2v8lw
+gyU2kCcUmKfvBXbAf6rhRYWzuQOwEn7E/aLwIwRaLsdry0+VcallHhSu4RN6HWaE
+QsiPlR4zxP/TP7mhfVEe7XWPxtnMUMtf15OyA51YBM4qBmOHf+MZAAAAIIaTJINn
++eUBXbki+PSAld2nhJh/LVmFsS+60WyvXkQ1wpsGGBsKAAAALAWCY4d/4wKbDCIh
+BssYbE8GCaaX5NUt+mxyKwwfHifBilZwj2Ul7Ce62azJAAAAAAQBIKbpGG2dWTX8
+j+VjFM21J0hqWlEg+bdiojWnKfA5AQpWUBtnNwDEM0g12vYxoWM8Y81W+bHBw805
+I8kWVkXU6vFOi+HWvv/ira7ofJu16NnoUkhclkUrk0mXubZvyl4GBg==
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+
+
+@pytest.mark.client("rpmsign")
+def test_a_key_that_gpgv_can_not_read_does_not_hide_the_others(signer: Signer, tmp_path: Path) -> None:
+    (tmp_path / "six").write_bytes(VERSION_6)
+    (tmp_path / "both").write_bytes(VERSION_6 + signer.export(tmp_path, "one").read_bytes())
+    with pytest.raises(UsageError, match="only keys of versions that gpgv can not read"):
+        Keys([str(tmp_path / "six")])
+    keys = Keys([str(tmp_path / "both")])
+    assert keys.policy.keyring
+    package = signer.sign(make_rpm(tmp_path, "hello"), "one")
+    with open(package, "rb", buffering=0) as stream:
+        head = inspect(stream, size=package.stat().st_size).head
+    stamp = Stamp.of(package.stat())
+    with pytest.raises(BadPackage, match="signed_by does not name"):  # the guilty one
+        check(
+            head,
+            path=str(package),
+            stamp=stamp,
+            policy=Policy(signed=True, keyring=dearmored(VERSION_6) + keys.policy.keyring),
+        )
+    assert "EdDSA" in check(head, path=str(package), stamp=stamp, policy=keys.policy)

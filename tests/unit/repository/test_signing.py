@@ -226,3 +226,24 @@ def test_a_repomd_that_can_not_be_put_in_place_leaves_the_old_pair(
             repository.publish("b")
     assert (repository.signers(), (repository.repodata / "repomd.xml").read_bytes()) == before
     assert not repository.publisher.is_disturbed()
+
+
+def test_a_first_signature_does_not_stay_beside_a_repomd_that_it_is_not_of(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.publisher = repository.opened()
+    repository.publish("a")
+    repository.publisher = repository.opened(repository.first)
+    rename = os.rename
+
+    def fails(source: str, target: str) -> None:
+        if target.endswith("repomd.xml"):
+            raise OSError(5, "I/O error")
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", fails)
+        with pytest.raises(OSError, match="I/O error"):
+            repository.publish("b")
+    assert "repomd.xml.asc" not in repository.files()
+    assert not repository.publisher.is_disturbed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from repowatch.errors import Conflict, Misunderstood, Nameless
+from repowatch.errors import Conflict, Misunderstood, Nameless, Unfinished
 from repowatch.model.snapshot import Difference
 from repowatch.repository import snapshots as snapshots_module
 from repowatch.repository.index import Index
@@ -20,6 +21,7 @@ from repowatch.repository.readers import Readers
 from repowatch.repository.rollback import Outcome, Rollback, preview
 from repowatch.repository.snapshots import Changing, Snapshots
 from repowatch.repository.updater import Updater
+from repowatch.system import files as files_module
 from repowatch.system.threads import Thread
 from tests.kit.clock import FakeClock
 from tests.kit.oracle import published
@@ -466,3 +468,62 @@ def test_a_change_that_comes_meanwhile_comes_after_it(
     assert calls == [[A], [f"sub/{B}"]]
     assert repository.files() == before
     assert outcome.difference.surplus == (C,)
+
+
+def test_a_file_that_was_altered_in_place_and_looks_the_same_is_never_given_out(
+    repository: Repository,
+) -> None:
+    """By size and mtime it is what it was (cp --preserve, rsync --inplace -t)."""
+    repository.clock.jump(-120)
+    repository.take("one")
+    path = repository.root / A
+    status, content = path.stat(), path.read_bytes()
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(Conflict, match="written over"):
+        repository.snapshots.find("one").find(A)
+    with pytest.raises(Conflict):
+        repository.roll_back("one")
+
+
+def test_a_snapshot_whose_list_was_damaged_since_can_be_deleted(repository: Repository) -> None:
+    repository.take("one")
+    path = repository.root / ".repowatch" / "snapshots" / "one" / "packages"
+    path.write_bytes(path.read_bytes()[:-20])
+    repository.forget("one")
+    assert repository.snapshots.summaries == ()
+    repository.take("one")
+
+
+def test_what_the_disk_can_not_make_sure_of_is_told_as_it_is(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = repository.root / ".repowatch" / "snapshots"
+    fsync = files_module.fsync_directory
+
+    def fails(path: str) -> None:
+        if path == str(directory):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(path)
+
+    for act in (repository.take, repository.forget):
+        with monkeypatch.context() as patched:
+            patched.setattr(files_module, "fsync_directory", fails)
+            patched.setattr(snapshots_module, "fsync_directory", fails)
+            with pytest.raises(Unfinished):
+                act("one")
+        there = [each.name for each in repository.snapshots.summaries]
+        assert there == [each.name for each in directory.iterdir() if not each.name.startswith(".")]
+
+
+def test_a_rollback_of_a_second_file_with_the_same_bytes_leaves_nothing_to_roll_back(
+    repository: Repository,
+) -> None:
+    """The second file takes the place of the kept one, of which the first was a link: its ctime changes."""
+    repository.take("one")
+    shutil.copyfile(repository.root / A, repository.root / C)
+    repository.look()
+    assert repository.roll_back("one").difference == Difference((), (), (C,))
+    assert preview(repository.snapshots, "one").difference.is_empty

@@ -91,11 +91,15 @@ def test_a_key_signs_by_its_subkey_until_that_expires(gpg: Gpg, keyring: Keyring
     assert keyring.good(b"content", gpg.sign(b"content", fingerprint=fingerprint)) == [fingerprint]
 
 
-def test_a_locked_key_is_an_error_with_gpgs_reason_and_no_question(gpg: Gpg, keyring: Keyring) -> None:
+def test_a_locked_key_is_an_error_with_the_reason_and_no_question(gpg: Gpg, keyring: Keyring) -> None:
     fingerprint = keyring.make_key("one", passphrase="secret")
     keyring.end_agent()  # which knows the passphrase still
-    with pytest.raises(GpgError, match=f"can not be signed with {fingerprint}: signing failed: "):
+    with pytest.raises(GpgError, match=f"can not be signed with {fingerprint}: signing failed: ") as error:
         gpg.sign(b"content", fingerprint=fingerprint)
+    assert str(error.value).endswith(
+        "No pinentry: the key has a passphrase, and the agent of its keyring does not know it"
+    )
+    assert str(error.value).count("No pinentry") == 1
 
 
 def test_a_passphrase_that_its_agent_knows_unlocks_a_key(gpg: Gpg, keyring: Keyring) -> None:

@@ -74,6 +74,7 @@ def test_whoever_has_to_log_in_is_told_where_the_password_goes(repository: Serve
 def test_a_name_that_dnf_would_not_take_is_made_into_one_that_it_takes() -> None:
     assert repo_id("rpm-9.x_y:z") == "rpm-9.x_y:z"
     assert repo_id("ä b/'\"") == "__b___"
+    assert repo_id("main") == "main_"
 
 
 def host(root: Path, *tools: str) -> Path:

@@ -79,21 +79,6 @@ def test_a_folder_has_no_size() -> None:
     assert page(folder("x86_64")).cells[3:] == ["x86_64/", "", "1970-01-01 00:00 UTC"]
 
 
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1024**2 - 1, "1.0 MiB"),
-        (5 * 1024**3, "5.0 GiB"),
-        (3 * 1024**5, "3072.0 TiB"),
-    ],
-)
-def test_a_size_is_shown_in_binary_units(size: int, shown: str) -> None:
-    assert page(file("a", size=size), title_path="/").cells[1] == shown
-
-
 def test_the_root_has_no_link_to_a_parent() -> None:
     assert page(title_path="/").hrefs == []
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import prometheus_client
 import pytest
@@ -35,6 +37,7 @@ RPM = Figures(
     signing_key_expires_at=1_900_000_000.0,
     disk=(1_000, 4_000),
     pruned=9,
+    pruning_paused=True,
     retired=(10, 11_000),
     snapshots=(12, 1),
     snapshots_extra=13_000,
@@ -82,6 +85,7 @@ def test_each_number_of_a_repository_has_its_name() -> None:
         "repowatch_unchecked": 1,
         "repowatch_open_batches": 9,
         "repowatch_pruned_packages_total": 9,
+        "repowatch_pruning_paused": 1,
         "repowatch_retired_packages": 10,
         "repowatch_retired_bytes": 11_000,
         "repowatch_snapshots": 12,
@@ -99,6 +103,13 @@ def test_each_number_of_a_repository_has_its_name() -> None:
     assert buckets == [1, 2, 3]
     assert shown["repowatch_watcher_mode", ("inotify", *rpm)] == 1
     assert shown["repowatch_watcher_mode", ("polling", *rpm)] == 0
+
+
+def test_the_page_tells_what_each_number_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    names = {name for name, _ in read(make(RPM, counts=Counts(), expires_at=lambda: 1.0))}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    assert sorted(each for each in families if f"`{each}`" not in page) == []
 
 
 def test_what_is_not_known_has_no_value() -> None:

@@ -14,17 +14,24 @@ from typing import Any
 import pytest
 
 from repowatch.errors import Conflict, Forbidden, Misunderstood, Nameless, RepowatchError
-from repowatch.web.operations import Asked, perform, text, texts
-from repowatch.web.served import Asker, ByName, Operation, Served
+from repowatch.web.operations import MOST_TEXTS, Asked, flag, perform, text, texts
+from repowatch.web.served import Asker, Operation, Served
 from tests.kit.served import serve
 
-Run = Callable[[dict[str, Any], str | None], dict[str, Any]]
+Run = Callable[[dict[str, Any], Asker], dict[str, Any]]
 
-ASKER = Asker("anna", "basic", may_write=lambda name: None, may_delete=lambda name: None)
+ASKER = Asker(
+    "anna",
+    "basic",
+    may_read=lambda name: None,
+    may_write=lambda name: None,
+    may_delete=lambda name: None,
+)
 
 
 def offering(root: Path, run: Run, *, reads: str | None = None) -> Served:
-    return replace(serve(root), name="a b", operations={"do": Operation(run, reads=reads)})
+    operation = Operation(run, takes=frozenset({"name", "from", "dry_run"}), reads=reads)
+    return replace(serve(root), name="a b", operations={"do": operation})
 
 
 def ask(
@@ -55,8 +62,8 @@ def ask(
     return int(told[0].split()[0]), b"".join(answer).decode()
 
 
-def echo(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
-    return {"got": arguments, "who": who}
+def echo(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
+    return {"got": arguments, "who": asker.name}
 
 
 @pytest.mark.parametrize("path", ["/-/api/v1/a b", "/-/api/v1/a b/undo", "/-/api/v1/b/do", "/a b/do", "/"])
@@ -70,10 +77,28 @@ def test_an_operation_gets_arguments_and_who_asks_and_what_it_tells_is_the_answe
     assert json.loads(ask(offering(tmp_path, echo), b"")[1])["got"] == {}
 
 
-def test_one_that_asks_for_each_name_gets_who_may(tmp_path: Path) -> None:
-    operations = {"do": ByName(lambda arguments, asker: {"how": asker.how})}
-    repository = replace(offering(tmp_path, echo), operations=operations)
-    assert json.loads(ask(repository, b"")[1]) == {"how": "basic"}
+def test_an_argument_that_is_not_known_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    done: list[Any] = []
+    status, told = ask(offering(tmp_path, echo), b'{"name": "x", "dry-run": true}', done=done)
+    assert (status, done) == (400, [])
+    assert told == '"dry-run" is no argument of do, which takes dry_run, from, name\n'
+
+
+def test_nothing_is_done_that_could_not_be_recorded_for_its_depth(tmp_path: Path) -> None:
+    """Near the limit of recursion JSON can be read that can not be written by whoever stands deeper."""
+    done: list[Any] = []
+    for depth in range(800, 1000):
+        body = b'{"name": "x", "z": %b%b}' % (b"[" * depth, b"]" * depth)
+        assert ask(offering(tmp_path, echo), body, done=done)[0] == 400
+    assert done == []
+
+
+def test_what_was_sent_adds_no_line_to_a_refusal(tmp_path: Path) -> None:
+    def refuse(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
+        raise Nameless(f"there is no {arguments['name']}")
+
+    body = json.dumps({"name": "a\nb\ud800\x1b"}).encode()
+    assert ask(offering(tmp_path, refuse), body) == (404, "there is no a\\nb\\ud800\\x1b\n")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +125,7 @@ def test_a_body_that_is_no_object_is_refused(tmp_path: Path, body: bytes, said: 
 def test_a_refusal_is_a_line_with_its_status_and_nothing_is_recorded(
     tmp_path: Path, error: RepowatchError, status: int
 ) -> None:
-    def refuse(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
+    def refuse(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
         raise error
 
     done: list[Any] = []
@@ -109,7 +134,7 @@ def test_a_refusal_is_a_line_with_its_status_and_nothing_is_recorded(
 
 
 def test_a_disk_that_fails_is_told_in_plain_words(tmp_path: Path) -> None:
-    def fail(arguments: dict[str, Any], who: str | None) -> dict[str, Any]:
+    def fail(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     status, told = ask(offering(tmp_path, fail), b"")
@@ -146,3 +171,17 @@ def test_an_argument_that_is_no_list_of_texts_is_refused(value: object) -> None:
     assert list(texts({"names": ["x", "y"]}, "names")) == ["x", "y"]
     with pytest.raises(Misunderstood, match="send it as a list of texts"):
         texts({"names": value}, "names")
+
+
+def test_a_list_of_texts_has_an_end() -> None:
+    assert len(texts({"names": ["x"] * MOST_TEXTS}, "names")) == MOST_TEXTS
+    with pytest.raises(Misunderstood, match="send at most 1000 at once"):
+        texts({"names": ["x"] * (MOST_TEXTS + 1)}, "names")
+
+
+@pytest.mark.parametrize("value", [1, "true", None, []])
+def test_a_flag_is_true_or_false_and_nothing_else(value: object) -> None:
+    assert flag({"copy": True}, "copy")
+    assert not flag({}, "copy")
+    with pytest.raises(Misunderstood, match='"copy" is neither true nor false'):
+        flag({"copy": value}, "copy")

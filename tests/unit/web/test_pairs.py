@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from repowatch.model.signing import Signed
-from repowatch.web.pairs import MOST, OWED, REPOMD, SIGNATURE, TAKEN, Pairs, as_file
+from repowatch.web.pairs import _AGENT, MOST, OWED, REPOMD, SIGNATURE, TAKEN, Pairs, as_file
 from tests.kit.clock import FakeClock
 
 OLD, NEW, NEWEST = (Signed(f"<{n}>".encode(), f"signature of {n}".encode(), float(n)) for n in range(3))
@@ -104,6 +104,20 @@ def test_a_crowd_of_clients_is_not_remembered_for_ever(doors: Doors) -> None:
         doors.get(REPOMD, NEW, connection=number, address=f"address {number}")
     assert doors.get(SIGNATURE, NEWEST, connection=0, address="first") is NEWEST
     assert doors.get(SIGNATURE, NEWEST, connection=MOST, address=f"address {MOST}") is NEW
+
+
+def test_what_a_client_calls_itself_takes_no_more_room_than_it_needs(doors: Doors) -> None:
+    doors.get(REPOMD, OLD, agent=DNF + "x" * 60_000)
+    assert all(len(name[3]) <= _AGENT for name in doors.pairs._clients if len(name) == 4)  # type: ignore[arg-type, index]
+    assert doors.get(SIGNATURE, NEW, agent=DNF + "x" * 60_000, connection=2) is OLD
+
+
+def test_who_came_long_ago_is_forgotten_with_what_it_took(doors: Doors) -> None:
+    for number in range(100):
+        doors.get(REPOMD, OLD, connection=number, address=f"address {number}")
+    doors.clock.advance(TAKEN)
+    doors.get(REPOMD, NEW, connection=100)
+    assert len(doors.pairs._clients) == 2
 
 
 def test_content_is_served_as_a_file_with_its_own_time() -> None:

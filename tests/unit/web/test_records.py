@@ -249,6 +249,15 @@ def test_only_a_lock_that_makes_a_file_is_a_change(tree: Tree) -> None:
     assert [each.method for each in changes(tree, "LOCK", "a", 201)] == ["LOCK"]
 
 
+def test_a_rollback_is_told_with_each_package_that_came_or_left_by_it(tree: Tree) -> None:
+    for name in ("back.rpm", "other.rpm"):
+        tree.lists(name, name, NEW)
+    told = {"revision": 8, "returned": ["back.rpm"], "replaced": ["other.rpm"], "retired": ["new.rpm"]}
+    outcome = Outcome.of(tree.served, told)
+    assert [each.location_href for each in outcome.came] == ["back.rpm", "other.rpm"]
+    assert list(outcome.gone) == ["new.rpm"]
+
+
 def test_an_operation_is_told_with_each_package_that_came_or_left_by_it(tree: Tree) -> None:
     written: list[Change] = []
     tree.lists("a.rpm", "a", NEW)
