@@ -34,6 +34,7 @@ class Door:
     url: str  # http://, https:// or unix:PATH
     certificate: str | None = None  # a file of PEM: the only certificate to believe, whatever its name
     credentials: tuple[str, str] | None = None  # user and password
+    is_control: bool = False  # the operators' own: whoever comes by it may do everything
 
 
 DEFAULT = Door(f"http://{DEFAULT_LISTEN}")
@@ -49,7 +50,7 @@ def installed() -> list[Door]:
 
 def _for_operators(path: str) -> list[Door]:
     """One that this account may not use is named as well: where no other answers, that is the reason."""
-    return [Door(f"unix:{path}")] if os.path.exists(path) else []
+    return [Door(f"unix:{path}", is_control=True)] if os.path.exists(path) else []
 
 
 def doors_of(config: Config) -> list[Door]:

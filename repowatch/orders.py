@@ -53,7 +53,8 @@ def doors(options: argparse.Namespace) -> Sequence[Door]:
     if options.user is None:
         return found
     credentials = options.user, os.environ.get("REPOWATCH_PASSWORD") or _asked_password(options.user)
-    return [replace(each, credentials=credentials) for each in found]
+    # Whoever comes by the operators' door is none of the users.
+    return [replace(each, credentials=credentials) for each in found if not each.is_control]
 
 
 def _asked_password(user: str) -> str:
@@ -345,6 +346,9 @@ def _rollback(options: argparse.Namespace) -> int:
         print("a rollback would be refused: packages of the snapshot are lost")
         return 1
     changes = sum(len(told[key]) for key in ("returned", "replaced", "retired"))
+    if not changes:
+        print(f"{options.name}: the repository is as it was then; nothing was done")
+        return 0
     done = f"published in revision {told['revision']}" if told["done"] else "nothing was done"
     print(f"{options.name}: {changes} changes; {done}")
     return 0

@@ -30,7 +30,7 @@ class Updates:
 
 def read(content: bytes) -> Updates:
     """What it says. Raises BadMetadata where a client could not use it."""
-    ids: dict[str, int] = {}
+    ids: dict[str, None] = {}
     found: list[str] = []  # the id of the advisory at hand
 
     def start(path: Path, attributes: Mapping[str, str], line: int) -> None:
@@ -49,12 +49,7 @@ def read(content: bytes) -> Updates:
         elif path == _UPDATE:
             if len(found) != 1 or not found[0]:
                 raise BadMetadata("the <update> that ends here does not have one <id>", line=line)
-            if found[0] in ids:
-                before = f"the one that ends on line {ids[found[0]]}"
-                raise BadMetadata(
-                    f"the <update> that ends here has the id of {before}: {found[0]}", line=line
-                )
-            ids[found[0]] = line
+            ids[found[0]] = None  # there may be several, which clients read all
 
     offset = walk(content, start=start, end=end)
     return Updates(tuple(ids), offset)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from repowatch import orders
 from repowatch.asking import Door, doors_of
 from repowatch.config import Config, TlsConfig, parse_address
 
@@ -28,3 +34,16 @@ def test_the_nearest_comes_first_and_tls_last() -> None:
         Door("https://127.0.0.1:443", certificate="/etc/a.pem"),
         Door("https://127.0.0.1:443", certificate="/etc/a.pem"),
     ]
+
+
+def test_who_names_a_user_does_not_come_by_the_operators_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, file = tmp_path / "control", tmp_path / "repowatch.yaml"
+    control.touch()
+    file.write_text(f"control: {control}\nrepositories: {{rpm: {{path: /srv/rpm}}}}\n")
+    monkeypatch.setenv("REPOWATCH_PASSWORD", "secret")
+    options = Namespace(url=None, config=str(file), user=None)
+    assert [each.url for each in orders.doors(options)] == [f"unix:{control}", "http://127.0.0.1:8080"]
+    options.user = "anna"
+    assert orders.doors(options) == [Door("http://127.0.0.1:8080", credentials=("anna", "secret"))]

@@ -51,17 +51,16 @@ def test_the_ids_are_read_and_the_end_found() -> None:
     [
         (b"<update>", b'<update type="security">', "line 6: <update> has no type"),
         (b"", b"<id>A-2</id>", "line 6: the <update> that ends here does not have one <id>"),
-        (
-            b"A-1",
-            b"A-2",
-            "line 6: the <update> that ends here has the id of the one that ends on line 5: A-1",
-        ),
         (b"", b' release="2" arch="noarch"', "line 4: <package> has no release and no arch"),
         (b"", b"</updates>", "line 9: not XML: no element found"),
     ],
 )
 def test_what_clients_could_not_use_is_told(wrong: bytes, right: bytes, told: str) -> None:
     assert reason(UPDATES.replace(right, wrong, 1)).startswith(told)
+
+
+def test_several_of_one_id_are_let_through_as_dnf_and_libsolv_read_them_all() -> None:
+    assert read(UPDATES.replace(b"A-2", b"A-1")).ids == ("A-1",)
 
 
 def test_another_root_element_is_refused() -> None:
