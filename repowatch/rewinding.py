@@ -38,7 +38,7 @@ def operations(updater: Updater) -> Mapping[str, Operation]:
         if keep is not None:
             keep = text(arguments, "keep")
         if flag(arguments, "dry_run"):
-            return _told(preview(updater.index.snapshots, name), done=False) | {"dry_run": True}
+            return _told(preview(updater.index, name), done=False) | {"dry_run": True}
         rollback = Rollback(updater, name, keep=keep, by=asker.name, how=asker.how)
         return _told(rollback.run(), done=True)
 

@@ -215,6 +215,11 @@ class Index:
         return tuple(self._state.inventory.duplicates.values())
 
     @property
+    def held(self) -> Mapping[str, Entry]:
+        """Files that are not listed because another one is a newer build."""
+        return self._state.inventory.held
+
+    @property
     def policy(self) -> Policy:
         """By which signatures packages are let in now."""
         return self._state.recipe.policy

@@ -39,6 +39,10 @@ class Facts:
     held: Mapping[str, Entry]
     duplicates: Mapping[Nevra, Duplicate]
 
+    def entry(self, location_href: str) -> Entry | None:
+        """What is known of a whole package, listed or not."""
+        return self.entries.get(location_href) or self.held.get(location_href)
+
 
 class Inventory:
     """The catalog of what is listed, and what is known of the rest."""

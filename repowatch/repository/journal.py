@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from repowatch.errors import Conflict
 from repowatch.repository.tree import PRIVATE
 from repowatch.system.files import fsync_directory, make_directories, remove_if_there, write_durably
 from repowatch.system.second import NO_LINKS, give_second_place
@@ -88,7 +89,8 @@ class Journal:
     ) -> None:
         """Write down, durably, that files will be renamed (path, target) and others removed.
 
-        Raises OSError when that can not be, or when a rename could not succeed.
+        Raises OSError when that can not be, or when a rename could not succeed; Conflict where a directory
+        has a name.
         """
         make_directories(self._directory, below=self._root)
         self._clear()
@@ -104,7 +106,7 @@ class Journal:
     def _arrival(self, number: int, staged: str, target: str) -> Step:
         coming, held = os.lstat(staged), None
         if os.path.isdir(target) and not os.path.islink(target):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            raise Conflict(f"{self._relative(target)} is a directory now; remove that first")
         if os.path.lexists(target):
             held = os.path.join(self._directory, str(number))
             _keep(target, held)

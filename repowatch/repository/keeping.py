@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from repowatch.model.package import Entry, Stamp
 from repowatch.repository.changes import Departure
+from repowatch.repository.inventory import Facts
 from repowatch.repository.retired import GRACE, Leaving, Retired, pkgid_of
 from repowatch.repository.tree import Tree
 from repowatch.repository.watched import WatchedTime
@@ -37,12 +38,12 @@ class Keeping:
         self.retired.open()
         self.openings += 1
 
-    def announce(self, departures: Iterable[Departure], entries: Mapping[str, Entry]) -> None:
+    def announce(self, departures: Iterable[Departure], facts: Facts) -> None:
         """Note which of the departures are to be retired. Raises OSError."""
         leaving = [
             Leaving(self._tree.path(each.location_href), entry.location_href, entry.pkgid, entry.stamp)
             for each in departures
-            if each.retire and (entry := entries.get(each.location_href))
+            if each.retire and (entry := facts.entry(each.location_href))
         ]
         self.retired.announce(leaving, at=self._clock.now())
 
@@ -59,12 +60,19 @@ class Keeping:
         path = self.retired.find(location_href)
         return (path, pkgid_of(path)) if path else None
 
-    def listed(self, changes: Sequence[tuple[Entry | None, Entry | None]]) -> None:
-        """Take note of what a publication changed, as (before, after)."""
+    def listed(self, changes: Sequence[tuple[Entry | None, Entry | None]]) -> dict[str, Stamp]:
+        """Take note of what a publication changed, as (before, after); the stamps that files have now."""
+        pairs = ((before, after) for before, after in changes if before and after)
+        before = self._unchanged(
+            after
+            for before, after in pairs
+            if before.stamp.inode == after.stamp.inode and before.pkgid != after.pkgid
+        )  # written over in place: such a file loses the name by which it was kept
         try:
             self.retired.listed(changes)
         except OSError as error:  # a name in the tree wins anyway
             log.error("%s can not be written: %s", self.retired.directory, error)
+        return self._moved(before)
 
     def save(self, *, at_once: bool = False) -> None:
         """Note the watched time, now and then."""

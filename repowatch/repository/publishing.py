@@ -5,15 +5,16 @@ Used by `index`, in its thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, InvalidStateError
 from dataclasses import replace
 from functools import partial
 
-from repowatch.errors import RepowatchError
+from repowatch.errors import Conflict, RepowatchError
 from repowatch.model.package import Rejected, Stamp
 from repowatch.model.publication import Listed, Publication
 from repowatch.model.segment import Run, Segment
@@ -98,7 +99,7 @@ class Publishing:
         while True:
             unsettled = self._list(wanted, leaving)
             try:
-                self._keeping.announce(leaving, facts.entries)
+                self._keeping.announce(leaving, facts)
                 self._write(
                     list(to_place), [self._tree.path(each.location_href) for each in leaving], started
                 )
@@ -145,12 +146,12 @@ class Publishing:
         )
         try:
             unsettled = self._list(arrivals, together.departures)
-            self._keeping.announce(together.departures, facts.entries)
+            self._keeping.announce(together.departures, facts)
             self._write(placements, (), started, ready=lambda repomd: begin(repomd=repomd))
             self._journal.finish()
         except (OSError, RepowatchError) as error:
             self._take_back(facts)
-            is_refusal = isinstance(error, PlacementRefused)
+            is_refusal = isinstance(error, PlacementRefused | Conflict)
             together.answer.set_exception(error.error if isinstance(error, PlacementRefused) else error)
             try:
                 self.settle_journal()
@@ -248,7 +249,7 @@ class Publishing:
         repomd = self._publisher.repomd
         seconds = time.perf_counter() - started
         self._state.news = self._state.inventory.news()
-        self._keeping.listed(self._state.news.changes)
+        stamps = self._keeping.listed(self._state.news.changes)
         if changed and not (before is None and self.says_anew):
             self._history.record(self._state.news.changes, revision=repomd.revision, at=self._clock.now())
         self._state.publication = Publication(
@@ -260,6 +261,7 @@ class Publishing:
             published_at=self._clock.now() if changed or before is None else before.published_at,
             seconds=seconds if changed or before is None else before.seconds,
         )
+        self.set_stamps(stamps)
         if changed or before is None:
             self._hooks.published()
 
@@ -321,7 +323,7 @@ class Publishing:
 
     def refuse(self, error: Exception, changes: Sequence[Change]) -> None:
         for change in changes:
-            if not change.answer.done():
+            with contextlib.suppress(InvalidStateError):  # answered already, or taken back
                 change.answer.set_exception(error)
 
 

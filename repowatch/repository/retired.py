@@ -11,6 +11,7 @@ again. Nothing here is a cache. Times are watched time (`watched`): a clock that
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from typing import Any
 
+from repowatch.model.digests import checksum_type
 from repowatch.model.package import Entry, Stamp
 from repowatch.repository.tree import PRIVATE
 from repowatch.system.files import (
@@ -91,6 +93,7 @@ class Retired:
         self._loose: dict[str, float] = {}  # pkgids that nobody wants: since when (watched time)
         self._announced: dict[str, Leaving] = {}  # by path
         self._due_at = -math.inf  # nothing is due before that (watched time), unless something changes
+        self._read_as: dict[str, tuple[Stamp, bool]] = {}  # files that were looked into, by pkgid
 
     def open(self) -> None:
         """Go on from what is on disk. Raises OSError."""
@@ -127,7 +130,21 @@ class Retired:
             return False
         found = (status.st_size, status.st_mtime_ns)
         same = (each.stamp for each in self._names.values() if each.pkgid == name.pkgid)
-        return any(found == (stamp.size, stamp.mtime_ns) for stamp in chain([name.stamp], same))
+        if any(found == (stamp.size, stamp.mtime_ns) for stamp in chain([name.stamp], same)):
+            return True
+        return self._has_pkgid(path, Stamp.of(status), name.pkgid)
+
+    def _has_pkgid(self, path: str, stamp: Stamp, pkgid: str) -> bool:
+        """Whether a file has these bytes, though it came by a name that is served no more; read once."""
+        known = self._read_as.get(pkgid)
+        if known is None or known[0] != stamp:
+            try:
+                with open(path, "rb") as file:
+                    is_so = hashlib.file_digest(file, checksum_type(pkgid)).hexdigest() == pkgid
+            except OSError:
+                return False
+            known = self._read_as[pkgid] = stamp, is_so
+        return known[1]
 
     @property
     def names(self) -> Sequence[Name]:
@@ -287,12 +304,18 @@ class Retired:
                 remove_if_there(self._path(pkgid))
                 self._sizes.pop(pkgid, None)
                 self._loose.pop(pkgid, None)
+                self._read_as.pop(pkgid, None)
 
     # -- on disk -----------------------------------------------------------------------------
 
     def _take(self, leaving: Leaving) -> None:
         """Rename one file into the store, if it is the one that was listed."""
         target = self._path(leaving.pkgid)
+        if os.path.islink(leaving.path):  # which alone is ours to take out
+            if _is_still(real := os.path.realpath(leaving.path), leaving.stamp):
+                self.hold(real, pkgid=leaving.pkgid)
+                os.unlink(leaving.path)
+            return
         if not _is_still(leaving.path, leaving.stamp):
             return
         if not self.grace or (os.path.lexists(target) and os.path.samefile(leaving.path, target)):

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from repowatch.errors import Conflict
@@ -18,8 +18,10 @@ from repowatch.model.publication import Publication
 from repowatch.model.snapshot import Difference, Kept, difference
 from repowatch.repository.changes import Arrival, Departure, Together
 from repowatch.repository.history import FILE, EndClaim
+from repowatch.repository.index import Index
 from repowatch.repository.snapshots import Changing, Snapshots
 from repowatch.repository.together import made_of, outcome
+from repowatch.repository.tree import Tree
 from repowatch.repository.updater import Updater
 from repowatch.system.files import fsync_directory
 from repowatch.system.second import give_second_place
@@ -54,11 +56,11 @@ def patiently(updater: Updater, act: Callable[[], T]) -> T:
             time.sleep(POLL)
 
 
-def preview(snapshots: Snapshots, name: str) -> Outcome:
+def preview(index: Index, name: str) -> Outcome:
     """What a rollback would do. Raises Nameless and Conflict."""
-    kept, publication = snapshots.find(name).snapshot.packages, _published(snapshots)
-    found = difference(kept, publication.entries, is_same=snapshots.is_same)
-    return Outcome(publication.revision, found, _lost(snapshots, kept, (*found.missing, *found.changed)))
+    kept = index.snapshots.find(name).snapshot.packages
+    revision, found = _published(index.snapshots).revision, _difference(index, kept)
+    return Outcome(revision, found, _lost(index.snapshots, kept, (*found.missing, *found.changed)))
 
 
 class Rollback:
@@ -92,7 +94,7 @@ class Rollback:
             if self._keep:
                 self._snapshots.prepare(self._index.tree)
             for _ in range(ATTEMPTS):
-                self._prepare(self._wanted(self._difference()))
+                self._prepare(self._wanted(_difference(self._index, self._kept)))
                 begun = patiently(self._updater, self._begin)
                 if begun is not None:
                     found, changes = begun
@@ -104,16 +106,12 @@ class Rollback:
             shutil.rmtree(self._scratch, ignore_errors=True)
         raise Conflict("packages of the snapshot are replaced all the time; stop who does it, and try again")
 
-    def _difference(self) -> Difference:
-        listed = _published(self._snapshots).entries
-        return difference(self._kept, listed, is_same=self._snapshots.is_same)
-
     def _wanted(self, found: Difference) -> list[str]:
         return [name for name in (*found.missing, *found.changed) if name not in self._ready]
 
     def _begin(self) -> tuple[Difference, Together | None] | None:
         """By the updater's thread: order it, if all that has to come back is ready."""
-        found = self._difference()
+        found = _difference(self._index, self._kept)
         if self._wanted(found):
             return None
         if self._keep:
@@ -160,6 +158,21 @@ def _nothing_against_it(name: str) -> None:
     """Whoever may roll back, may change each name."""
 
 
+def _difference(index: Index, kept: Mapping[str, Kept]) -> Difference:
+    """What has to be done. With what goes, go other builds of the same, which would take its place.
+
+    Raises Conflict where that is not ours to do.
+    """
+    listed = _published(index.snapshots).entries
+    found = difference(kept, listed, is_same=index.snapshots.is_same)
+    going = {listed[name].nevra for name in (*found.surplus, *found.changed)}
+    behind = {each.location_href for each in index.held.values() if each.nevra in going} - kept.keys()
+    surplus = tuple(sorted({*found.surplus, *behind}))
+    if linked := _elsewhere(index.tree, surplus):
+        raise Conflict(f"{_some(linked)} came by a symbolic link, which has to be removed first")
+    return replace(found, surplus=surplus)
+
+
 def _published(snapshots: Snapshots) -> Publication:
     publication = snapshots.publication()
     if publication is None:
@@ -169,6 +182,18 @@ def _published(snapshots: Snapshots) -> Publication:
 
 def _lost(snapshots: Snapshots, kept: Mapping[str, Kept], names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if snapshots.path_of(kept[name]) is None)
+
+
+def _elsewhere(tree: Tree, surplus: Sequence[str]) -> tuple[str, ...]:
+    """Those in a directory behind a symbolic link whose files are to stay where they are, or not ours."""
+    found, leaving = [], set(surplus)
+    for name in surplus if tree.has_links else ():
+        path = tree.path(name)
+        directory = os.path.realpath(os.path.dirname(path))
+        own = os.path.relpath(os.path.join(directory, os.path.basename(path)), tree.root)
+        if own not in leaving:
+            found.append(name)
+    return tuple(found)
 
 
 def _some(names: tuple[str, ...]) -> str:

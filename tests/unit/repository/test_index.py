@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from repowatch.model.publication import Listed
 from repowatch.repository import files as module
 from repowatch.repository.changes import Arrival, Departure, PublicationFailed, Stopped
 from repowatch.repository.index import Index
+from repowatch.repository.journal import Journal
 from repowatch.repository.publishing import EMPTY
 from repowatch.repository.readers import Readers
 from tests.kit.clock import FakeClock
@@ -510,3 +513,28 @@ def test_a_stop_after_a_failed_publication_leaves_the_next_start_what_it_knew(
     repository.index.close()
     repository.index.open()
     assert repository.index.listed(A)
+
+
+class TakenBackJustNow(Future[Listed]):
+    """A client's thread gives up right after somebody saw that it waits."""
+
+    def done(self) -> bool:
+        found = super().done()
+        self.cancel()
+        return found
+
+
+def test_an_answer_that_is_taken_back_while_all_are_refused_ends_nothing(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Journal, repomd: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Journal, "settle", fails)
+    arrivals = [
+        replace(repository.arrival(A), answer=answer) for answer in (TakenBackJustNow(), Future[Listed]())
+    ]
+    arrivals[1].answer.cancel()
+    with pytest.raises(PublicationFailed):
+        repository.index.turn([], changes=arrivals)
+    assert arrivals[0].answer.exception(timeout=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from repowatch.errors import Conflict
 from repowatch.repository import journal
 from repowatch.repository.journal import NO_METADATA, Journal
 
@@ -144,7 +145,7 @@ def test_what_somebody_else_put_there_stays(tree: Tree) -> None:
 
 def test_a_directory_in_the_way_is_told_before_anything_is_renamed(tree: Tree) -> None:
     (tree.root / "come").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(Conflict, match="is a directory now"):
         tree.begin()
     assert tree.start().settle("old") is None
 

@@ -18,7 +18,7 @@ from repowatch.errors import RepowatchError
 from repowatch.model.catalog import order_key
 from repowatch.model.digests import inspect
 from repowatch.model.package import Stamp
-from repowatch.repository.changes import Arrival, Departure, PublicationFailed
+from repowatch.repository.changes import Arrival, Departure, PublicationFailed, Together
 from repowatch.repository.files import Files
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Batch, Readers, ToRead
@@ -269,3 +269,18 @@ def test_an_arrival_that_is_refused_at_the_last_moment_is_no_duplicate(
     assert arrival.answer.exception() is not None
     assert repository.listed == {"a.rpm"}
     assert repository.index.duplicates == ()
+
+
+def test_what_was_held_back_and_is_retired_is_kept_as_what_was_listed_is(repository: Repository) -> None:
+    repository.put("a.rpm", ("1", 200))
+    repository.put("b.rpm", ("1", 100))
+    repository.look()
+    for changes in (
+        [Departure("b.rpm", lambda: None, retire=True)],
+        [Together((), (Departure("a.rpm", lambda: None, retire=True),))],
+    ):
+        repository.index.turn([], changes=changes)
+    assert repository.listed == set()
+    for name, build in {"a.rpm": ("1", 200), "b.rpm": ("1", 100)}.items():
+        path, _ = repository.index.keeping.served(name) or ("", "")
+        assert Path(path).read_bytes() == repository.packages[build].read_bytes()

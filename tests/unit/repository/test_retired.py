@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -343,3 +345,12 @@ def test_what_is_kept_is_looked_through_when_something_is_due_and_not_each_time(
     store.now += GRACE
     [due] = store.retired.due(Held([held.pkgid]))
     assert due != held.pkgid
+
+
+def test_a_name_outlives_another_one_whose_file_took_its_place(store: Store) -> None:
+    pkgid = hashlib.sha256(b"1").hexdigest()
+    first, second = (replace(store.leaving(name), pkgid=pkgid) for name in ("a.rpm", "b.rpm"))
+    store.retire(first)
+    store.retire(second)  # the same bytes, with another mtime
+    store.retired.forget(["b.rpm"])
+    assert store.served("a.rpm") == "1"

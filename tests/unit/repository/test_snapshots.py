@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from repowatch.errors import Conflict, Misunderstood, Nameless, Unfinished
+from repowatch.model.package import Stamp
 from repowatch.model.snapshot import Difference
 from repowatch.repository import snapshots as snapshots_module
 from repowatch.repository.index import Index
@@ -34,16 +35,24 @@ NOBODY = "no such file"
 class Repository:
     """A tree and its updater; its clock stands still."""
 
-    def __init__(self, path: Path, readers: Readers, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, path: Path, readers: Readers, pool: ThreadPoolExecutor, *, newest_build: bool = False
+    ) -> None:
         self.root, self.aside = path / "root", path / "aside"
         self.root.mkdir(exist_ok=True)
         self.readers, self.pool = readers, pool
+        self.newest_build = newest_build
         self.start()
 
     def start(self) -> None:
         self.clock = FakeClock()
         self.index = Index(
-            str(self.root), name="test", readers=self.readers, pool=self.pool, clock=self.clock
+            str(self.root),
+            name="test",
+            readers=self.readers,
+            pool=self.pool,
+            clock=self.clock,
+            newest_build=self.newest_build,
         )
         self.index.open()
         self.updater = Updater(self.index, clock=self.clock, settle=0.5, deadline=2.0)
@@ -80,6 +89,11 @@ class Repository:
     @property
     def snapshots(self) -> Snapshots:
         return self.index.snapshots
+
+    @property
+    def listed(self) -> set[str]:
+        assert self.index.publication is not None
+        return set(self.index.publication.entries)
 
     @property
     def revision(self) -> int:
@@ -260,7 +274,7 @@ def test_a_file_that_was_written_over_in_place_is_told_and_never_given_out(
     assert repository.snapshots.find("one").find(f"sub/{B}")
     if is_seen:
         before = repository.files()
-        assert preview(repository.snapshots, "one").lost == (A,)
+        assert preview(repository.index, "one").lost == (A,)
         with pytest.raises(Conflict, match=A):
             repository.roll_back("one")
         assert repository.files() == before
@@ -396,7 +410,7 @@ def test_a_preview_tells_the_same_and_changes_nothing(repository: Repository) ->
     repository.make("c")
     repository.look()
     revision, files = repository.revision, repository.files()
-    told = preview(repository.snapshots, "one")
+    told = preview(repository.index, "one")
     assert (repository.revision, repository.files()) == (revision, files)
     assert told.difference == repository.roll_back("one").difference
     assert told.lost == ()
@@ -526,4 +540,89 @@ def test_a_rollback_of_a_second_file_with_the_same_bytes_leaves_nothing_to_roll_
     shutil.copyfile(repository.root / A, repository.root / C)
     repository.look()
     assert repository.roll_back("one").difference == Difference((), (), (C,))
-    assert preview(repository.snapshots, "one").difference.is_empty
+    assert preview(repository.index, "one").difference.is_empty
+
+
+def test_a_file_that_was_written_over_in_place_is_known_as_it_is_when_its_other_name_goes(
+    repository: Repository,
+) -> None:
+    """Else no snapshot could be taken until the next look at the whole tree."""
+    repository.take("one")
+    other = make_rpm(repository.aside, "a", summary="other")
+    shutil.copyfile(other, repository.root / A)
+    repository.look()
+    publication = repository.index.publication
+    assert publication and publication.entries[A].stamp == Stamp.of((repository.root / A).stat())
+    repository.take("two")
+    assert repository.snapshots.lost("one") == [A]
+    assert repository.snapshots.lost("two") == []
+
+
+def published_names(repository: Repository) -> set[str]:
+    publication = repository.index.publication
+    return set(publication.entries) if publication else set()
+
+
+def test_no_other_build_takes_the_place_of_what_a_rollback_takes_out(
+    tmp_path: Path, readers: Readers, pool: ThreadPoolExecutor
+) -> None:
+    """With `newest_build`, where an older build waits for the listed one to go."""
+    repository = Repository(tmp_path, readers, pool, newest_build=True)
+    repository.make("a")
+    repository.look()
+    repository.take("one")
+    for build in (1, 2, 3):
+        make_rpm(repository.root, "b", build_time=build, filename=f"b{build}.rpm")
+    repository.look()
+    assert published_names(repository) == {A, "b3.rpm"}
+    told = preview(repository.index, "one").difference
+    assert repository.roll_back("one").difference == told
+    assert published_names(repository) == repository.files().keys() == {A}
+    assert all(repository.index.keeping.served(f"b{build}.rpm") for build in (1, 2, 3))
+    repository.stop()
+
+
+def test_a_link_that_came_since_goes_with_a_rollback_and_what_is_behind_it_stays(
+    repository: Repository,
+) -> None:
+    repository.take("one")
+    before = repository.files()
+    os.symlink(repository.root / A, repository.root / C)
+    repository.look()
+    repository.roll_back("one")
+    assert repository.files() == before
+    assert repository.listed == before.keys()
+    assert repository.index.keeping.served(C)
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_a_rollback_takes_nothing_out_of_a_directory_behind_a_link(
+    repository: Repository, is_outside: bool
+) -> None:
+    repository.take("one")
+    before = repository.files()
+    os.symlink(repository.root / "sub", repository.root / "link")
+    if is_outside:
+        make_rpm(repository.aside, "c")
+        (repository.root / "link").unlink()
+        repository.index.tree.follow = (str(repository.aside),)
+        os.symlink(repository.aside, repository.root / "link")
+    repository.look()
+    with pytest.raises(Conflict, match="symbolic link"):
+        repository.roll_back("one")
+    assert {name: each for name, each in repository.files().items() if "link" not in name} == before
+    assert not is_outside or (repository.aside / C).exists()
+
+
+def test_what_came_into_a_directory_that_a_link_leads_to_goes_with_a_rollback(
+    repository: Repository,
+) -> None:
+    os.symlink(repository.root / "sub", repository.root / "link")
+    repository.look()
+    repository.take("one")
+    listed = repository.listed
+    repository.make("c", directory="sub")
+    repository.look()
+    assert repository.listed == listed | {f"sub/{C}", f"link/{C}"}
+    repository.roll_back("one")
+    assert repository.listed == listed
