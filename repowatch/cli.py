@@ -258,7 +258,7 @@ def _serve(options: argparse.Namespace) -> int:
     # The doors take longer to load than `index` to run.
     from repowatch.daemon import Daemon  # noqa: PLC0415
     from repowatch.system.systemd import ServiceManager  # noqa: PLC0415
-    from repowatch.web.sockets import inherited  # noqa: PLC0415
+    from repowatch.web.http.sockets import inherited  # noqa: PLC0415
 
     manager = ServiceManager.of(clock=SystemClock())
     config = _configuration(options)
@@ -380,7 +380,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _passwd(options: argparse.Namespace) -> int:
-    from repowatch.web.users import remove_user, set_password  # noqa: PLC0415 - likewise
+    from repowatch.web.rights.users import remove_user, set_password  # noqa: PLC0415 - likewise
 
     if not options.delete:
         done = "added" if set_password(options.file, options.user, _password()) else "changed"

@@ -41,9 +41,9 @@ from repowatch.system.memory import share_one_heap
 from repowatch.system.space import space_at
 from repowatch.system.systemd import Extension, Part, ServiceManager, Watchdog, explained
 from repowatch.system.threads import Thread, give_way
+from repowatch.web.http.sockets import Listening
 from repowatch.web.openings import Opening, Unserved
 from repowatch.web.served import Served
-from repowatch.web.sockets import Listening
 
 log = logging.getLogger(__name__)
 

@@ -19,22 +19,22 @@ from repowatch.errors import RepowatchError, UsageError
 from repowatch.model.figures import Figures
 from repowatch.system.audit import Audit
 from repowatch.system.clock import SystemClock
-from repowatch.web import sockets
 from repowatch.web.access import AccessLog
-from repowatch.web.connections import Limits
-from repowatch.web.counts import Counts
-from repowatch.web.guard import Guard
-from repowatch.web.metrics import Metrics
+from repowatch.web.http import sockets
+from repowatch.web.http.connections import Limits
+from repowatch.web.http.sockets import Listening
+from repowatch.web.http.tls import Certificates
+from repowatch.web.info.counts import Counts
+from repowatch.web.info.metrics import Metrics
 from repowatch.web.openings import Opening, Unserved
-from repowatch.web.peer import Trusted, network_of
 from repowatch.web.records import Recorder
-from repowatch.web.rules import Account, Rights, Rules
+from repowatch.web.rights.guard import Guard
+from repowatch.web.rights.peer import Trusted, network_of
+from repowatch.web.rights.rules import Account, Rights, Rules
+from repowatch.web.rights.users import Throttle, Users
 from repowatch.web.served import Served
 from repowatch.web.server import Server
 from repowatch.web.site import Site
-from repowatch.web.sockets import Listening
-from repowatch.web.tls import Certificates
-from repowatch.web.users import Throttle, Users
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from repowatch.config.settings import Address, Config, TcpAddress
 from repowatch.config.values import shown
 from repowatch.errors import UsageError
-from repowatch.web.rules import ANYONE
+from repowatch.web.rights.rules import ANYONE
 
 
 def refuse_open_doors(config: Config, addresses: Sequence[Address] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from repowatch.config.settings import Address, TcpAddress, UnixAddress
 from repowatch.model.companion import TAKEN, TYPE, Names
 from repowatch.model.openpgp import keyring_of
-from repowatch.web.rules import ANYONE, mistake_in_user_name
+from repowatch.web.rights.rules import ANYONE, mistake_in_user_name
 
 _PCHAR = r"A-Za-z0-9\-._~!$&'()*+,;=:@"  # RFC 3986, section 3.3, without percent-encoding
 _RESERVED = frozenset({"healthz", "readyz", "metrics", "-"})

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
 from repowatch.web.conditions import Conditions
-from repowatch.web.locks import Locks
 from repowatch.web.names import is_reserved
 from repowatch.web.served import Served
 from repowatch.web.uploads import BATCH, NO_CONDITIONS, Answer, Refusal, check_conditions, told
+from repowatch.web.webdav.locks import Locks
 
 _CHANGES = frozenset({"DELETE", "MOVE", "COPY", "MKCOL", "LOCK", "UNLOCK", "PROPPATCH", "POST", "PATCH"})
 

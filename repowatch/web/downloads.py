@@ -16,7 +16,7 @@ from itertools import pairwise
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.web.conditions import Conditions, evaluate, http_date, if_range_holds, modification_time
-from repowatch.web.outgoing import FilePart, Outgoing
+from repowatch.web.http.outgoing import FilePart, Outgoing
 
 BLOCK = 256 * 1024  # bytes
 MOST_RANGES = 16

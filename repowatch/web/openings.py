@@ -8,10 +8,10 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.errors import RepowatchError
-from repowatch.web.body import BodyError
+from repowatch.web.http.body import BodyError
 from repowatch.web.replies import plain
 from repowatch.web.uploads import Refusal
-from repowatch.web.xmlbody import read_body
+from repowatch.web.webdav.xmlbody import read_body
 
 
 @dataclass(frozen=True, slots=True)

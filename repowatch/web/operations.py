@@ -11,11 +11,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from repowatch.errors import BadPackage, Conflict, Forbidden, Misunderstood, Nameless, RepowatchError
 from repowatch.system.logs import printable
-from repowatch.web.api import ROOT
+from repowatch.web.info.api import ROOT
 from repowatch.web.replies import as_json, plain
 from repowatch.web.served import Asker, Operation, Served
 from repowatch.web.uploads import Refusal
-from repowatch.web.xmlbody import read_body
+from repowatch.web.webdav.xmlbody import read_body
 
 MOST_TEXTS = 1000  # in one argument: each may be compared with all packages
 

@@ -15,11 +15,11 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from repowatch.model.digests import checksum_type
 from repowatch.model.package import Entry
 from repowatch.system.audit import Change
-from repowatch.web.destination import destination
-from repowatch.web.guard import IDENTITY
-from repowatch.web.rules import Identity
+from repowatch.web.rights.guard import IDENTITY
+from repowatch.web.rights.rules import Identity
 from repowatch.web.served import Served
 from repowatch.web.uploads import ANSWER, BATCH, Answer, Refusal
+from repowatch.web.webdav.destination import destination
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from typing import Any
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from repowatch.web.access import AccessLog
-from repowatch.web.body import Body, BodyError
-from repowatch.web.counts import Counts
 from repowatch.web.downloads import FileBody
-from repowatch.web.head import Head
+from repowatch.web.http.body import Body, BodyError
+from repowatch.web.http.head import Head
+from repowatch.web.http.wire import Wire
+from repowatch.web.info.counts import Counts
 from repowatch.web.replies import Headers, Reply
-from repowatch.web.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -22,17 +22,17 @@ from cheroot.wsgi import Server as CherootServer
 from repowatch.errors import RepowatchError
 from repowatch.system.threads import Thread
 from repowatch.web.access import AccessLog
-from repowatch.web.connections import Limits, Loop, comes_whole
-from repowatch.web.counts import OTHER, Counts
-from repowatch.web.guard import Login
-from repowatch.web.head import BadHead, Head
+from repowatch.web.http.connections import Limits, Loop, comes_whole
+from repowatch.web.http.head import BadHead, Head
+from repowatch.web.http.sockets import Listening
+from repowatch.web.http.tls import identity_of
+from repowatch.web.http.wire import Wire
+from repowatch.web.info.counts import OTHER, Counts
 from repowatch.web.kept import Kept
 from repowatch.web.replies import Reply
 from repowatch.web.request import Request, last_lines
+from repowatch.web.rights.guard import Login
 from repowatch.web.site import Site
-from repowatch.web.sockets import Listening
-from repowatch.web.tls import identity_of
-from repowatch.web.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -18,28 +18,29 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from repowatch.model.publication import Publication
 from repowatch.system.clock import SystemClock
 from repowatch.system.files import is_where_it_seems
-from repowatch.web import about, clients, snapshots
-from repowatch.web import status as says
-from repowatch.web.counts import Counts
-from repowatch.web.dav import application
-from repowatch.web.destination import destination
+from repowatch.web import snapshots
 from repowatch.web.downloads import CONDITIONAL_FIELDS, FileBody, send_file
-from repowatch.web.guard import Act, Guard, Login
-from repowatch.web.head import Head
+from repowatch.web.http.head import Head
+from repowatch.web.http.wire import Wait
+from repowatch.web.info import about, clients
+from repowatch.web.info import status as says
+from repowatch.web.info.counts import Counts
+from repowatch.web.info.listing import DirectoryEntry, render
+from repowatch.web.info.metrics import Busy, Metrics
 from repowatch.web.kept import MOST, SETTLED, Kept, Shelf, stamp_of
-from repowatch.web.listing import DirectoryEntry, render
-from repowatch.web.metrics import Busy, Metrics
 from repowatch.web.names import BadName, href_of, is_hidden, path_of
 from repowatch.web.openings import Opening, Unserved, make, no_opening
 from repowatch.web.operations import Asked, perform
-from repowatch.web.origins import REFUSAL, is_foreign
 from repowatch.web.pairs import PAIRED, REPOMD, Pairs, as_file
 from repowatch.web.records import Outcome, Recorder, claimed
 from repowatch.web.replies import READING, Headers, Reply, not_among, page, plain
-from repowatch.web.rules import Action
+from repowatch.web.rights.guard import Act, Guard, Login
+from repowatch.web.rights.origins import REFUSAL, is_foreign
+from repowatch.web.rights.rules import Action
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
-from repowatch.web.wire import Wait
+from repowatch.web.webdav.dav import application
+from repowatch.web.webdav.destination import destination
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from repowatch.errors import Conflict, Nameless
 from repowatch.system.logs import printable
 from repowatch.web.downloads import send_file
-from repowatch.web.listing import DirectoryEntry, render
+from repowatch.web.info.listing import DirectoryEntry, render
 from repowatch.web.names import href_of, is_hidden
 from repowatch.web.replies import READING, Reply, not_among, page, plain
 from repowatch.web.served import Served, SnapshotView, content_type

@@ -24,8 +24,8 @@ from repowatch.model.digests import Inspection, Inspector, Spread
 from repowatch.model.package import Stamp
 from repowatch.model.publication import Listed
 from repowatch.system.files import make_directories, make_sure_of, remove_if_there
-from repowatch.web.body import BodyError
 from repowatch.web.conditions import Conditions, evaluate
+from repowatch.web.http.body import BodyError
 from repowatch.web.intake import Intake
 from repowatch.web.served import Served
 

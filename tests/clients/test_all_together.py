@@ -56,6 +56,7 @@ repositories:
     profile: modern
     replace: deny
     write: [anna]
+  loose: {{path: {scratch}/loose, write: [anna]}}
 """
 
 ARCH = os.uname().machine
@@ -142,7 +143,7 @@ class House:
         return done.stdout
 
     def verify(self) -> None:
-        for root in (self.root, self.scratch / "stable"):
+        for root in (self.root, self.scratch / "stable", self.scratch / "loose"):
             done = repowatch("verify", root, "--config", self.configuration)
             assert done.returncode == 0, done.stdout + done.stderr
 
@@ -170,8 +171,8 @@ def house(tmp_path: Path) -> Iterator[House]:
             signer.make_key(name)
         signer.export(tmp_path, "packages")
         write_users(tmp_path / "users", dict.fromkeys(("anna", "ci", "ben"), "secret"))
-        (tmp_path / "stable").mkdir()
-        (tmp_path / "srv").mkdir()
+        for name in ("srv", "stable", "loose"):
+            (tmp_path / name).mkdir()
         house = House(tmp_path, signer, Daemon(scratch=tmp_path, configuration=""))
         house.configure("old")
         with house.daemon:
@@ -230,6 +231,13 @@ def promotion_to_other_rules(house: House) -> None:
     ]
     assert len(told[0]["locations"]) == 4
     assert (told[1]["locations"], told[1]["already"]) == ([], told[0]["locations"])
+    back = json.loads(
+        house.post("anna", f"{MEMBER}/promote", **{"from": "stable", "packages": ["pump"]}).body
+    )
+    assert (back["locations"], len(back["already"])) == ([], 3)
+    assert house.put("anna", make_rpm(house.scratch / "made", "bare"), to="/loose/").status == 201
+    refused = house.post("anna", "stable/promote", **{"from": "loose", "packages": ["bare"]})
+    assert (refused.status, "not signed" in refused.text) == (409, True)
     host = house.host("stable", "stable")
     host.dnf("install", "pump", "hose")
     assert (host.readme("pump"), host.readme("hose")) == ("2.0 1", "1.0 2")
@@ -342,7 +350,9 @@ def what_is_told(house: House) -> None:
 def a_directory_that_goes(house: House) -> None:
     """With its snapshots; all others go on, and the name is free for a new one."""
     shutil.rmtree(house.root)
-    wait_until(lambda: [each["name"] for each in house.daemon.status()["repositories"]] == ["stable"])
+    wait_until(
+        lambda: [each["name"] for each in house.daemon.status()["repositories"]] == ["stable", "loose"]
+    )
     assert house.daemon.get(f"{URL.rstrip('/')}@noon/repodata/repomd.xml").status == 404
     assert house.curl("anna", URL, "-X", "MKCOL").status == 201
     assert house.put("ci", house.package("pump", "2.0")).status == 201

@@ -36,7 +36,7 @@ repositories:
 
 # The daemon with two of its constants made small, which are many seconds and not for anyone to configure.
 HURRIED = (
-    "import sys; from repowatch.web import connections, wire; "
+    "import sys; from repowatch.web.http import connections, wire; "
     "connections.WINDOW = connections.HANDSHAKE = wire.WINDOW = 1.0; "
     "from repowatch.cli import main; sys.exit(main())"
 )

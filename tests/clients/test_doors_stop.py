@@ -17,10 +17,10 @@ from random import Random
 
 import pytest
 
-from repowatch.web.connections import Limits, Loop
-from repowatch.web.head import Head
-from repowatch.web.sockets import listen_tcp
-from repowatch.web.wire import Wire
+from repowatch.web.http.connections import Limits, Loop
+from repowatch.web.http.head import Head
+from repowatch.web.http.sockets import listen_tcp
+from repowatch.web.http.wire import Wire
 from tests.kit.certificates import Authority
 from tests.kit.daemon import Daemon, repowatch, wait_until
 from tests.kit.metadata import locations

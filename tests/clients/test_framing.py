@@ -20,8 +20,8 @@ from random import Random
 import h11
 import pytest
 
-from repowatch.web.body import Body, BodyError
-from repowatch.web.head import BadHead, end_of_head, parse
+from repowatch.web.http.body import Body, BodyError
+from repowatch.web.http.head import BadHead, end_of_head, parse
 from tests.kit.daemon import wait_until
 from tests.kit.heads import altered
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from repowatch.web.users import set_password
+from repowatch.web.rights.users import set_password
 from tests.kit.daemon import COMMAND, END
 
 CHEAP = 4  # cost of a hash that is made in a millisecond

@@ -96,7 +96,7 @@ def test_the_house_has_a_place_for_each_module(wing: str) -> None:
     head = section(f"\n## {HOUSE}", "# The house")
     table = re.split(r"^\| (?=[a-z, ]+ \| \|$)", head, flags=re.MULTILINE)
     [rows] = [each for each in table if each.startswith(f"{wing} | |")]
-    cells = re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE)
+    cells = re.findall(r"^\| ((?:[a-z]+: )?`.*?) \|", rows, re.MULTILINE)
     named = sorted(name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell))
-    files = [path for each in PLACES[wing] for path in (PROJECT / "repowatch" / each).glob("[!_]*.py")]
+    files = [path for each in PLACES[wing] for path in (PROJECT / "repowatch" / each).rglob("[!_]*.py")]
     assert named == sorted(path.stem for path in files)

@@ -19,7 +19,7 @@ import pytest
 
 from repowatch.web.conditions import http_date
 from repowatch.web.downloads import BLOCK, MOST_RANGES, requested_ranges, send_file
-from repowatch.web.outgoing import ShortFileError
+from repowatch.web.http.outgoing import ShortFileError
 
 CHANGED = 784111777
 CONTENT = b"0123456789"

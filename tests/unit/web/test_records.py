@@ -14,10 +14,10 @@ import pytest
 from repowatch.model.package import Entry, Nevra, Stamp
 from repowatch.model.publication import Listed, Publication, RepomdFile
 from repowatch.system.audit import Change
-from repowatch.web.guard import IDENTITY
 from repowatch.web.records import Outcome, Recorder
 from repowatch.web.replies import Headers
-from repowatch.web.rules import Identity
+from repowatch.web.rights.guard import IDENTITY
+from repowatch.web.rights.rules import Identity
 from repowatch.web.served import Served
 from repowatch.web.uploads import ANSWER, Answer
 

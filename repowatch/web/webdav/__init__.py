@@ -1,0 +1,1 @@
+"""WebDAV below a repository, on WsgiDAV."""
