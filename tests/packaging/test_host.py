@@ -299,7 +299,8 @@ def test_packages_are_verified_in_the_sandbox(host: Machine, other: Other, tmp_p
 def test_root_operates_it_without_a_password_and_nobody_else_does(host: Machine) -> None:
     assert host.run("repowatch", "snapshot", "rpm", "now").startswith("now: keeps revision ")
     assert (
-        host.run("repowatch", "rollback", "rpm", "now", "--dry-run") == "now: the repository is as it was then; nothing was done\n"
+        host.run("repowatch", "rollback", "rpm", "now", "--dry-run")
+        == "now: the repository is as it was then; nothing was done\n"
     )
     assert host.run("repowatch", "prune", "--dry-run") == "signed: 0 would go, 0 B\n"
     assert "\n  snapshots: 1, the last now of " in host.run("repowatch", "status")
