@@ -27,9 +27,9 @@ QUIET = 4.0  # seconds without a beat, after which systemd would have killed it
 
 # The daemon with a part that hangs as long as there is a file, and is found to hang after a second.
 HANGING = (
-    "import os, sys, time; from repowatch import daemon; from repowatch.repository import updater; "
+    "import os, sys, time; from repowatch import daemon, running; from repowatch.repository import updater; "
     "from repowatch.repository.index import Index; from repowatch.web.http.connections import Loop\n"
-    "daemon.LOOP_PATIENCE = daemon.UPDATER_PATIENCE = 1.0; updater.CHECK = 0.2; act = {part}\n"
+    "daemon.LOOP_PATIENCE = running.UPDATER_PATIENCE = 1.0; updater.CHECK = 0.2; act = {part}\n"
     "def hanging(self):\n"
     "    while os.path.exists(os.environ['HANG']): time.sleep(0.01)\n"
     "    act(self)\n"
