@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import signal
@@ -161,21 +162,24 @@ def test_beats_go_on_where_nothing_happens(systemd: Systemd, tree: Path, tmp_pat
             wait_until(lambda at_least=beats: systemd.beats > at_least, deadline=WATCHDOG)  # type: ignore[misc]
 
 
+def environments(pid: int) -> list[bytes]:
+    """Those of the children of a process, as far as they live."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found.append(Path(f"/proc/{child}/environ").read_bytes())
+    return found
+
+
+def is_own(environ: bytes) -> bool:
+    return b"PATH=" in environ and b"NOTIFY_SOCKET" not in environ and b"WATCHDOG" not in environ
+
+
 def test_children_do_not_speak_for_the_daemon(systemd: Systemd, tree: Path, tmp_path: Path) -> None:
     with Daemon(tree, scratch=tmp_path / "scratch") as daemon:
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
-        pids = [*children.read_text().split()]
-        pids += [
-            pid
-            for task in Path(f"/proc/{daemon.pid}/task").iterdir()
-            for pid in (task / "children").read_text().split()
-        ]
-        assert pids
-        for pid in pids:
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
-            assert b"PATH=" in environ
-            assert b"NOTIFY_SOCKET" not in environ
-            assert b"WATCHDOG" not in environ
+        # One that was only just forked still has the daemon's environment, and none that ends has any.
+        wait_until(lambda: environments(daemon.pid) and all(map(is_own, environments(daemon.pid))))
     assert "READY=1" in systemd.heard
 
 
