@@ -216,7 +216,7 @@ class Joint:
             for staged in files.values():
                 remove_if_there(staged)
             if how["linked"]:
-                _take_links(source, entries)
+                source.take_links(entries)
 
     # -- both --------------------------------------------------------------------------------
 
@@ -286,16 +286,6 @@ def _chosen(source: Updater, name: str, patterns: Sequence[str], only_newest: bo
             raise Nameless(f"{name} lists no package {pattern[:200]}{hint}")
         chosen |= found
     return newest(chosen.values()) if only_newest else list(chosen.values())
-
-
-def _take_links(source: Updater, entries: Sequence[Entry]) -> None:
-    """Files got a name more, and that was renamed: their ctime changed, and nothing else."""
-    stamps = {}
-    for entry in entries:
-        found = source.index.tree.look(entry.location_href)
-        if found and found.stamp and found.stamp != entry.stamp and found.stamp.is_moved(entry.stamp):
-            stamps[entry.location_href] = (entry.stamp, found.stamp)
-    source.do(lambda: source.index.take_stamps(stamps))
 
 
 def _seen(path: str) -> list[int]:

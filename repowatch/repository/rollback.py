@@ -82,6 +82,7 @@ class Rollback:
         self._how = how
         self._end_claim: EndClaim | None = None
         self._ready: dict[str, Arrival] = {}  # by location: read, and lies in staging
+        self._inodes: set[int] = set()  # of what lies there
         self._scratch = os.path.join(self._index.home.open_staging(), f"rollback-{secrets.token_hex(8)}")
 
     def run(self) -> Outcome:
@@ -104,6 +105,7 @@ class Rollback:
             if self._end_claim:
                 self._end_claim(owed=False)
             shutil.rmtree(self._scratch, ignore_errors=True)
+            self._take_links()
         raise Conflict("packages of the snapshot are replaced all the time; stop who does it, and try again")
 
     def _wanted(self, found: Difference) -> list[str]:
@@ -133,11 +135,17 @@ class Rollback:
             raise Conflict(f"{_some(lost)} can not come back: written over or removed since the snapshot")
         files = {name: self._stage(name) for name in names}
         fsync_directory(self._scratch)
+        self._take_links()
         for arrival in made_of(self._index, files, check=_nothing_against_it).arrivals:
             name = arrival.location_href
             if not self._is_right(arrival):
                 raise Conflict(f"{name} can not come back: its file was written over since the snapshot")
             self._ready[name] = arrival
+
+    def _take_links(self) -> None:
+        """What was staged by a hard link may be listed as well, under the name that it was moved to."""
+        entries = _published(self._snapshots).entries.values()
+        self._updater.take_links(each for each in entries if each.stamp.inode in self._inodes)
 
     def _is_right(self, arrival: Arrival) -> bool:
         kept, package = self._kept[arrival.location_href], arrival.package
@@ -151,6 +159,7 @@ class Rollback:
             raise Conflict(f"{name} can not come back: its file was removed just now")
         staged = os.path.join(self._scratch, f"{secrets.token_hex(8)}.rpm")
         give_second_place(path, staged)
+        self._inodes.add(os.lstat(staged).st_ino)
         return staged
 
 

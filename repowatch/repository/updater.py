@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from repowatch.errors import Conflict, RepowatchError
 from repowatch.model.digests import Inspection
-from repowatch.model.package import Stamp
+from repowatch.model.package import Entry, Stamp
 from repowatch.model.pending import Expected, Pending
 from repowatch.model.pruning import Plan, Rule
 from repowatch.model.publication import Listed
@@ -196,6 +196,15 @@ class Updater:
         with self._posting() as inbox:
             inbox.jobs.append(job)
         return job.answer
+
+    def take_links(self, entries: Iterable[Entry]) -> Future[None]:
+        """Listed files got or lost a name elsewhere: their ctime changed, and nothing else."""
+        stamps = {}
+        for entry in entries:
+            found = self.index.tree.look(entry.location_href)
+            if found and found.stamp and found.stamp != entry.stamp and found.stamp.is_moved(entry.stamp):
+                stamps[entry.location_href] = (entry.stamp, found.stamp)
+        return self.do(lambda: self.index.take_stamps(stamps))
 
     def first(self, together: Together) -> None:
         """Publish these changes before all that wait already; to be called by what `do` does."""

@@ -558,6 +558,16 @@ def test_a_file_that_was_written_over_in_place_is_known_as_it_is_when_its_other_
     assert repository.snapshots.lost("two") == []
 
 
+def test_what_was_moved_in_the_tree_is_rolled_back_and_kept_as_well(repository: Repository) -> None:
+    repository.take("one")
+    (repository.root / A).rename(repository.root / "moved.rpm")
+    repository.look()
+    repository.roll_back("one", keep="two")
+    assert A in repository.files() and "moved.rpm" not in repository.files()
+    repository.roll_back("two")
+    assert "moved.rpm" in repository.files() and A not in repository.files()
+
+
 def published_names(repository: Repository) -> set[str]:
     publication = repository.index.publication
     return set(publication.entries) if publication else set()
