@@ -68,6 +68,21 @@ def _verify(signatures: Signatures, head: bytes, path: str, stamp: Stamp, keyrin
         raise BadPackage(reasons[0])
 
 
+def mismatch(content: bytes, *, signature: bytes, keys: bytes) -> str | None:
+    """Why a detached signature is none by `keys`, or not of this content; None when it is.
+
+    Both may be armored. Expired keys count: what they signed stays what it is.
+    """
+    descriptor = _memory("content", content)
+    try:
+        status = _gpgv(signature, descriptor, keyring_of(keys))
+    except (BadPackage, ValueError, OSError) as error:
+        return str(error)
+    finally:
+        os.close(descriptor)
+    return None if "VALIDSIG" in status and "BADSIG" not in status else "it is not a signature of repomd.xml"
+
+
 def _doubt(status: Status, carried: Carried, keyring: bytes) -> str:
     """Why a signature does not count; "" where it does."""
     by = f"signed by {carried.says.key_id}"

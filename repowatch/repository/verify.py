@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from repowatch.model.catalog import Catalog
 from repowatch.model.digests import CHECKSUMS
@@ -19,6 +20,7 @@ from repowatch.model.twins import older_builds
 from repowatch.repository import companions as beside
 from repowatch.repository.readers import Readers, ToRead, in_batches
 from repowatch.repository.segments import open_bytes
+from repowatch.repository.signed import mismatch
 from repowatch.repository.tree import Tree
 
 _OLD_NAMES = {"sha": "sha1"}  # as createrepo wrote it
@@ -46,13 +48,15 @@ def differences(
     """
     try:
         with open(os.path.join(tree.root, "repodata", "repomd.xml"), "rb") as file:
-            records = {record.type: record for record in parse(file.read()).records}
+            repomd = file.read()
+        records = {record.type: record for record in parse(repomd).records}
     except FileNotFoundError:
         yield "repodata/repomd.xml is missing"
         return
     except (OSError, BadRepomd) as error:
         yield f"repodata/repomd.xml: {error}"
         return
+    yield from _signature(tree, repomd)
     damaged = set()
     problems = pool.map(lambda record: _damage(tree, record), records.values())
     for record, problem in zip(records.values(), problems, strict=True):
@@ -71,6 +75,21 @@ def differences(
             yield f"repomd.xml names no {name}"
         elif name not in damaged:
             yield from _compare(kind, segments, _opened(tree, records[name]))
+
+
+def _signature(tree: Tree, repomd: bytes) -> Iterator[str]:
+    """What is wrong with the signature beside repomd.xml, where the keys for it lie there as well."""
+    try:
+        found = [
+            Path(tree.path(f"repodata/{name}")).read_bytes() for name in ("repomd.xml.asc", "repomd.xml.key")
+        ]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"repodata/repomd.xml.asc: {error}"
+        return
+    if problem := mismatch(repomd, signature=found[0], keys=found[1]):
+        yield f"repodata/repomd.xml.asc: {problem}"
 
 
 def _checksum(tree: Tree, primary: Record) -> str:

@@ -24,7 +24,7 @@ from tests.clients.test_nginx import nginx
 from tests.clients.test_rsyncd import CONFIGURATION, Master, offered, replaced
 from tests.faults.tracing import kill_at, logging_to, points_in
 from tests.faults.tracing import run as traced
-from tests.kit.daemon import COMMAND, Daemon, wait_until
+from tests.kit.daemon import COMMAND, Daemon, repowatch, wait_until
 from tests.kit.keyrings import Keyring
 from tests.kit.rpms import make_rpm
 
@@ -283,6 +283,19 @@ def test_a_client_goes_on_through_a_change_of_keys_while_publications_follow_eac
         "repomd.xml.key",
         f"{new}.key",
     }
+
+
+def test_verify_finds_a_signature_that_is_not_of_what_is_published(signer: Signer, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(signer.root, copy, ignore=shutil.ignore_patterns(".repowatch"))
+    assert repowatch("verify", copy).returncode == 0
+    with open(copy / "repodata" / "repomd.xml", "ab") as file:
+        file.write(b"<!-- -->")
+    found = repowatch("verify", copy)
+    assert (found.returncode, found.stdout) == (
+        1,
+        "repodata/repomd.xml.asc: it is not a signature of repomd.xml\n",
+    )
 
 
 def test_what_the_daemon_says_of_signing(signer: Signer) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from repowatch.repository.publisher import Publisher
+from repowatch.repository.signed import mismatch
 from repowatch.repository.signing import SignBy
 from repowatch.system.gpg import Gpg, GpgError
 from tests.kit.clock import FakeClock
@@ -247,3 +248,19 @@ def test_a_first_signature_does_not_stay_beside_a_repomd_that_it_is_not_of(
             repository.publish("b")
     assert "repomd.xml.asc" not in repository.files()
     assert not repository.publisher.is_disturbed()
+
+
+def test_a_signature_is_verified_by_the_keys_beside_it(repository: Repository) -> None:
+    repository.publisher = repository.opened(repository.first, repository.second)
+    repository.publish("a")
+    names = ("repomd.xml", "repomd.xml.asc", "repomd.xml.key")
+    content, signature, keys = ((repository.repodata / name).read_bytes() for name in names)
+    other = (repository.repodata / f"{repository.second}.key").read_bytes()
+    assert mismatch(content, signature=signature, keys=keys) is None
+    assert mismatch(content + b"\n", signature=signature, keys=keys) == "it is not a signature of repomd.xml"
+    assert mismatch(content, signature=b"nothing", keys=keys) is not None
+    assert mismatch(content, signature=signature, keys=b"nothing") is not None
+    repository.publisher = repository.opened(repository.first)
+    repository.publish("b")
+    signature = (repository.repodata / "repomd.xml.asc").read_bytes()
+    assert mismatch((repository.repodata / "repomd.xml").read_bytes(), signature=signature, keys=other)
