@@ -35,7 +35,7 @@ from repowatch.web.pairs import PAIRED, REPOMD, Pairs, as_file
 from repowatch.web.records import Outcome, Recorder, claimed
 from repowatch.web.replies import READING, Headers, Reply, not_among, page, plain
 from repowatch.web.rights.guard import Act, Guard, Login
-from repowatch.web.rights.origins import REFUSAL, is_foreign
+from repowatch.web.rights.origins import REBOUND, REFUSAL, is_foreign, is_rebound
 from repowatch.web.rights.rules import Action
 from repowatch.web.served import Served, content_type
 from repowatch.web.uploads import Refusal
@@ -168,12 +168,22 @@ class Site:
         if is_foreign(environ["REQUEST_METHOD"], environ["repowatch.fields"]):
             self._guard.peer(environ)
             return Reply(HTTPStatus.FORBIDDEN, REFUSAL)
+        if self._is_rebound(environ):
+            return Reply(HTTPStatus.FORBIDDEN, REBOUND)
         if route.snapshot is not None:
             act = (Action.READ, route.snapshot.repository.name, "")
             return self._guard.admit(environ, [act]) or snapshots.refusal(environ["REQUEST_METHOD"])
         if route.door is None:
             return self._admit_beside(route.path, environ)
         return self._guard.admit(environ, self._acts(environ, route.door, route.path))
+
+    def _is_rebound(self, environ: WSGIEnvironment) -> bool:
+        method, fields = environ["REQUEST_METHOD"], environ["repowatch.fields"]
+        direct = environ["REMOTE_ADDR"] or None
+        if environ["repowatch.certificate"] or not is_rebound(direct, method, fields):
+            return False
+        # A browser that comes by a proxy of this host is elsewhere, if the proxy is one to be believed.
+        return is_rebound(self._guard.address(direct, fields), method, fields)
 
     def _admit_beside(self, path: str, environ: WSGIEnvironment) -> Reply | Login | None:
         """The same for what is not below a repository."""

@@ -113,6 +113,24 @@ def test_a_page_of_another_site_changes_nothing_by_a_browser_that_knows_the_pass
     assert curl("-T", package, "-u", "both:b", own, f"{url}rpm/").status == 201
 
 
+@pytest.mark.client("curl")
+def test_a_page_whose_name_was_made_to_lead_here_changes_nothing_where_nobody_logs_in(tmp_path: Path) -> None:
+    tree = tmp_path / "rpm"
+    tree.mkdir()
+    package = make_rpm(tmp_path, "pushed")
+    with Daemon(tree, scratch=tmp_path / "scratch") as daemon:
+        port = daemon.address[1]
+        page = ("-HSec-Fetch-Site: same-origin", f"-HOrigin: http://evil.example.org:{port}")
+        evil = f"-HHost: evil.example.org:{port}"
+        assert curl("-T", package, *page, evil, f"{daemon.url}rpm/").status == 403
+        post = ("-d", '{"name": "made"}', f"{daemon.url}-/api/v1/rpm/snapshot")
+        assert curl(*page, evil, *post).status == 403
+        assert not (tree / package.name).exists()
+        assert curl("-T", package, evil, f"{daemon.url}rpm/").status == 201  # no browser
+        own = ("-HSec-Fetch-Site: same-origin", f"-HOrigin: http://localhost:{port}")
+        assert curl(*own, f"-HHost: localhost:{port}", *post).status == 200
+
+
 def test_what_an_operation_takes_is_told(host: Host) -> None:
     path = "/-/api/v1/rpm/prune"
     for method, status in (("OPTIONS", 200), ("PUT", 405), ("DELETE", 405), ("MKCOL", 405)):

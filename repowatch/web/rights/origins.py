@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from repowatch.web.rights.peer import address_of
+
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 _OURS = frozenset({"same-origin", "none"})  # none: a person did it, by the address bar
 
 REFUSAL = "a page of another site may change nothing here"
+REBOUND = (
+    "a page at a name that leads to this host may change nothing without a login; "
+    "use localhost, or name the proxy before repowatch in `trusted_proxies`"
+)
 
 
 def is_foreign(method: str, fields: Mapping[str, str]) -> bool:
@@ -25,3 +31,23 @@ def is_foreign(method: str, fields: Mapping[str, str]) -> bool:
         return False
     host = origin.partition("://")[2].lower()  # of `null`, nothing
     return not host or host != fields.get("host", "").lower()
+
+
+def is_rebound(address: str | None, method: str, fields: Mapping[str, str]) -> bool:
+    """Whether a browser of this host sends a change without a login, by a name that is not this host's own.
+
+    Anyone can have a name of theirs lead to 127.0.0.1 while their page is open (DNS rebinding): then it is
+    of the same origin as the daemon that takes changes from whoever is on this host. `address` is the
+    client's, None on a unix socket.
+    """
+    if method in _SAFE or "authorization" in fields or not {"origin", "sec-fetch-site"} & fields.keys():
+        return False
+    client = address_of(address) if address else None
+    return client is not None and client.is_loopback and not _is_own(fields.get("host", ""))
+
+
+def _is_own(host: str) -> bool:
+    """Whether a Host field is an address, or a name that is never asked of DNS (RFC 6761, section 6.3)."""
+    name, bracket, _ = host.lower().partition("]")
+    name = name.removeprefix("[") if bracket else name.partition(":")[0]
+    return name == "localhost" or name.endswith(".localhost") or address_of(name) is not None
