@@ -117,7 +117,7 @@ class Inspector:
         the one to take of all bytes, one of CHECKSUMS."""
         self._size = size
         self._checksum = checksum
-        self._announced: int | None = None
+        self._announced: int | None = None  # bytes of the whole file by its signature header; v6 has none
         self._received = 0
         self._pkgid = _EMPTY[checksum].copy()
         self._head = io.BytesIO()
@@ -125,11 +125,6 @@ class Inspector:
         self._payload_checks: Sequence[_Check] = ()
         self._parts = self._read_head()
         self._head_needed = next(self._parts)
-
-    @property
-    def announced_size(self) -> int | None:
-        """Bytes of the whole file by its signature header; None before that is read, and for v6."""
-        return self._announced
 
     def feed(self, chunk: bytes | memoryview, *, spread: Spread | None = None) -> None:
         """Take the next bytes. Raises BadPackage as soon as no further ones could make the file whole.

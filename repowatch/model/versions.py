@@ -20,23 +20,13 @@ _NUMERIC = 4
 _TEXT = 5  # in a name, where digits come first as in ASCII
 
 
-def compare(a: str, b: str) -> int:
-    """-1, 0 or 1 as `a` is older than, equal to or newer than `b`: rpmvercmp() of rpm >= 4.15."""
-    return _sign(version_key(a), version_key(b))
-
-
-def compare_evr(a: tuple[str, str, str], b: tuple[str, str, str]) -> int:
-    """-1, 0 or 1 for two (epoch, version, release); an empty epoch is 0, as in rpmVersionCompare()."""
-    return _sign(evr_key(*a), evr_key(*b))
-
-
 def version_key(version: str) -> Ranks:
-    """A key that sorts as rpmvercmp() compares; equal for versions that only differ in their separators."""
+    """A key that sorts as rpmvercmp() of rpm >= 4.15; equal for versions that only differ in separators."""
     return (*map(_rank, _SEGMENT.findall(version)), _END)
 
 
 def evr_key(epoch: str, version: str, release: str) -> tuple[Ranks, Ranks, Ranks]:
-    """A key that sorts packages of one name from older to newer."""
+    """A key that sorts packages of one name from older to newer; no epoch is 0 (rpmVersionCompare())."""
     return version_key(epoch or "0"), version_key(version), version_key(release)
 
 
@@ -79,7 +69,3 @@ def _number(digits: str) -> Rank:
 def _natural_key(name: str) -> Ranks:
     runs = _DIGITS_OR_TEXT.findall(name.casefold())
     return tuple(_number(run) if "0" <= run[0] <= "9" else (_TEXT, 0, run) for run in runs)
-
-
-def _sign(a: tuple[object, ...], b: tuple[object, ...]) -> int:
-    return (a > b) - (a < b)

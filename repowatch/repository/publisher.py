@@ -139,10 +139,10 @@ class Publisher:
         made = {record.type: record.checksum for record in self.repomd.records if record.type in _MADE}
         return (
             self._is_durable
-            and self.signing.is_right()
-            and self.carries_all()
             and made == {file.kind: file.checksum for file in files}
             and all(file.name in self._good for file in files)
+            and self.signing.is_right()
+            and self.carries_all()
         )
 
     def is_current(self, location_hrefs: Sequence[str]) -> bool:

@@ -165,11 +165,9 @@ class Site:
             self._guard.admit(environ, ())
             return Reply(HTTPStatus.BAD_REQUEST, str(error))
         environ[_ROUTE] = route
-        if is_foreign(environ["REQUEST_METHOD"], environ["repowatch.fields"]):
+        if refusal := self._refused_to_pages(environ):
             self._guard.peer(environ)
-            return Reply(HTTPStatus.FORBIDDEN, REFUSAL)
-        if self._is_rebound(environ):
-            return Reply(HTTPStatus.FORBIDDEN, REBOUND)
+            return Reply(HTTPStatus.FORBIDDEN, refusal)
         if route.snapshot is not None:
             act = (Action.READ, route.snapshot.repository.name, "")
             return self._guard.admit(environ, [act]) or snapshots.refusal(environ["REQUEST_METHOD"])
@@ -177,13 +175,16 @@ class Site:
             return self._admit_beside(route.path, environ)
         return self._guard.admit(environ, self._acts(environ, route.door, route.path))
 
-    def _is_rebound(self, environ: WSGIEnvironment) -> bool:
+    def _refused_to_pages(self, environ: WSGIEnvironment) -> str | None:
+        """Why a page may not have a browser send this; None where it may, or where none is behind it."""
         method, fields = environ["REQUEST_METHOD"], environ["repowatch.fields"]
+        if is_foreign(method, fields):
+            return REFUSAL
         direct = environ["REMOTE_ADDR"] or None
         if environ["repowatch.certificate"] or not is_rebound(direct, method, fields):
-            return False
+            return None
         # A browser that comes by a proxy of this host is elsewhere, if the proxy is one to be believed.
-        return is_rebound(self._guard.address(direct, fields), method, fields)
+        return REBOUND if is_rebound(self._guard.address(direct, fields), method, fields) else None
 
     def _admit_beside(self, path: str, environ: WSGIEnvironment) -> Reply | Login | None:
         """The same for what is not below a repository."""

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from repowatch.model.versions import compare, compare_evr
-from tests.unit.model.test_versions import EQUAL, OLDER_AND_NEWER
+from tests.unit.model.test_versions import EQUAL, OLDER_AND_NEWER, compare, compare_evr
 
 pytestmark = pytest.mark.skipif(
     shutil.which("rpm") is None and "CI" not in os.environ, reason="rpm is not installed"

@@ -6,7 +6,7 @@ Nothing is kept here. The parts count in plain numbers; what they say is put int
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -24,6 +24,61 @@ from repowatch.model.figures import Figures, Histogram
 from repowatch.web.info.counts import Counts
 
 PATIENCE = 5.0  # seconds that a scrape waits for the one before it
+
+# Of each repository: by name, what it tells, and where it stands.
+_COUNTERS: Mapping[str, tuple[str, Callable[[Figures], int]]] = {
+    "publications": ("Publications.", lambda each: each.making.count),
+    "publication_failures": ("Publications that failed.", lambda each: each.failures),
+    "overflows": ("Times that the kernel dropped events.", lambda each: each.overflows),
+    "replaced_by_file": (
+        "Listed packages that were replaced by file, where uploads may not replace.",
+        lambda each: each.replacements,
+    ),
+    "pruned_packages": ("Packages that were pruned.", lambda each: each.pruned),
+}
+_HISTOGRAMS: Mapping[str, tuple[str, Callable[[Figures], Histogram]]] = {
+    "publication_seconds": (
+        "Seconds that a publication took, from the first look at what changed.",
+        lambda each: each.making,
+    ),
+    "arrival_to_listed_seconds": (
+        "Seconds from the arrival of a package until a publication listed it.",
+        lambda each: each.waiting,
+    ),
+}
+_GAUGES: Mapping[str, tuple[str, Callable[[Figures], float | None]]] = {
+    "packages": ("Packages that are listed.", lambda each: each.packages),
+    "duplicates": ("Packages that several files hold.", lambda each: each.duplicates),
+    "rejected": ("Files that are not listed.", lambda each: each.rejected),
+    "unchecked": ("Listed packages whose files were not read yet.", lambda each: each.unchecked),
+    "open_batches": ("Batches that wait for their commit.", lambda each: each.batches),
+    "pruning_paused": (
+        "1 while packages are not pruned by their age, for the clock is not trusted.",
+        lambda each: each.pruning_paused,
+    ),
+    "retired_packages": (
+        "Pruned packages that are still served under their names.",
+        lambda each: each.retired[0],
+    ),
+    "retired_bytes": ("Bytes of them.", lambda each: each.retired[1]),
+    "snapshots": ("Snapshots.", lambda each: each.snapshots[0]),
+    "damaged_snapshots": ("Snapshots that can not be read.", lambda each: each.snapshots[1]),
+    "snapshots_extra_bytes": (
+        "Bytes of packages that are kept for snapshots alone.",
+        lambda each: each.snapshots_extra,
+    ),
+    "healthy": ("1 where /healthz has nothing to say.", lambda each: each.is_well),
+    "last_success_timestamp_seconds": (
+        "When the metadata was last known to be as the tree, in seconds since 1970.",
+        lambda each: each.succeeded_at,
+    ),
+    "signing_key_expiry_timestamp_seconds": (
+        "When the first of the keys that sign the metadata expires, in seconds since 1970.",
+        lambda each: each.signing_key_expires_at,
+    ),
+    "disk_free_bytes": ("Bytes of the file system that are free.", lambda each: each.disk and each.disk[0]),
+    "disk_size_bytes": ("Bytes of the file system.", lambda each: each.disk and each.disk[1]),
+}
 
 
 class Busy(RepowatchError):
@@ -101,91 +156,12 @@ class _Shown(Collector):
 
 
 def _of_repositories(repositories: Sequence[Figures]) -> Iterator[Metric]:
-    yield _counter("publications", "Publications.", repositories, lambda each: each.making.count)
-    yield _counter(
-        "publication_failures", "Publications that failed.", repositories, lambda each: each.failures
-    )
-    yield _counter(
-        "overflows", "Times that the kernel dropped events.", repositories, lambda each: each.overflows
-    )
-    yield _histogram(
-        "publication_seconds",
-        "Seconds that a publication took, from the first look at what changed.",
-        repositories,
-        lambda each: each.making,
-    )
-    yield _histogram(
-        "arrival_to_listed_seconds",
-        "Seconds from the arrival of a package until a publication listed it.",
-        repositories,
-        lambda each: each.waiting,
-    )
-    yield _gauge("packages", "Packages that are listed.", repositories, lambda each: each.packages)
-    yield _counter(
-        "replaced_by_file",
-        "Listed packages that were replaced by file, where uploads may not replace.",
-        repositories,
-        lambda each: each.replacements,
-    )
-    yield _gauge(
-        "duplicates", "Packages that several files hold.", repositories, lambda each: each.duplicates
-    )
-    yield _gauge("rejected", "Files that are not listed.", repositories, lambda each: each.rejected)
-    yield _gauge(
-        "unchecked",
-        "Listed packages whose files were not read yet.",
-        repositories,
-        lambda each: each.unchecked,
-    )
-    yield _gauge(
-        "open_batches", "Batches that wait for their commit.", repositories, lambda each: each.batches
-    )
-    yield _counter("pruned_packages", "Packages that were pruned.", repositories, lambda each: each.pruned)
-    yield _gauge(
-        "pruning_paused",
-        "1 while packages are not pruned by their age, for the clock is not trusted.",
-        repositories,
-        lambda each: each.pruning_paused,
-    )
-    yield _gauge(
-        "retired_packages",
-        "Pruned packages that are still served under their names.",
-        repositories,
-        lambda each: each.retired[0],
-    )
-    yield _gauge("retired_bytes", "Bytes of them.", repositories, lambda each: each.retired[1])
-    yield _gauge("snapshots", "Snapshots.", repositories, lambda each: each.snapshots[0])
-    yield _gauge(
-        "damaged_snapshots", "Snapshots that can not be read.", repositories, lambda each: each.snapshots[1]
-    )
-    yield _gauge(
-        "snapshots_extra_bytes",
-        "Bytes of packages that are kept for snapshots alone.",
-        repositories,
-        lambda each: each.snapshots_extra,
-    )
-    yield _gauge("healthy", "1 where /healthz has nothing to say.", repositories, lambda each: each.is_well)
-    yield _gauge(
-        "last_success_timestamp_seconds",
-        "When the metadata was last known to be as the tree, in seconds since 1970.",
-        repositories,
-        lambda each: each.succeeded_at,
-    )
-    yield _gauge(
-        "signing_key_expiry_timestamp_seconds",
-        "When the first of the keys that sign the metadata expires, in seconds since 1970.",
-        repositories,
-        lambda each: each.signing_key_expires_at,
-    )
-    yield _gauge(
-        "disk_free_bytes",
-        "Bytes of the file system that are free.",
-        repositories,
-        lambda each: each.disk and each.disk[0],
-    )
-    yield _gauge(
-        "disk_size_bytes", "Bytes of the file system.", repositories, lambda each: each.disk and each.disk[1]
-    )
+    for name, (text, count) in _COUNTERS.items():
+        yield _counter(name, text, repositories, count)
+    for name, (text, histogram) in _HISTOGRAMS.items():
+        yield _histogram(name, text, repositories, histogram)
+    for name, (text, value) in _GAUGES.items():
+        yield _gauge(name, text, repositories, value)
     yield _modes(repositories)
 
 

@@ -13,8 +13,9 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -354,32 +355,13 @@ class _File(DAVNonCollection):  # type: ignore[misc]
             self._upload.discard()
 
     def handle_delete(self) -> bool:
-        place = self._place
-        place.refuse_if_locked()
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.remove_file(place.repository, place.location_href)
-        self.remove_all_properties(recursive=True)
-        self.remove_all_locks(recursive=True)
-        return True
+        return self._place.delete(moves.remove_file)
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
-        place = self._place
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.copy_file(
-                place.repository, place.location_href, dest_path.strip("/")
-            )
-        place.copy_properties(dest_path)
-        return True
+        return self._place.copy(moves.copy_file, dest_path)
 
     def handle_move(self, dest_path: str) -> bool:
-        place = self._place
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.move_file(
-                place.repository, place.location_href, dest_path.strip("/")
-            )
-        place.move_properties(dest_path)
-        self.remove_all_locks(recursive=True)
-        return True
+        return self._place.move(moves.move_file, dest_path)
 
 
 class _Directory(DAVCollection):  # type: ignore[misc]
@@ -417,32 +399,14 @@ class _Directory(DAVCollection):  # type: ignore[misc]
             self.environ[ANSWER] = Answer(HTTPStatus.CREATED)
 
     def handle_delete(self) -> bool:
-        place = self._place
-        place.refuse_if_locked()
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.remove_directory(place.repository, place.location_href)
-        self.remove_all_properties(recursive=True)
-        self.remove_all_locks(recursive=True)
-        return True
+        return self._place.delete(moves.remove_directory)
 
     def handle_copy(self, dest_path: str, *, depth_infinity: bool) -> bool:
-        place = self._place
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.copy_directory(
-                place.repository, place.location_href, dest_path.strip("/"), whole=depth_infinity
-            )
-        place.copy_properties(dest_path, whole=depth_infinity)
-        return True
+        copy = partial(moves.copy_directory, whole=depth_infinity)
+        return self._place.copy(copy, dest_path, whole=depth_infinity)
 
     def handle_move(self, dest_path: str) -> bool:
-        place = self._place
-        with _answering(self.environ):
-            self.environ[ANSWER] = moves.move_directory(
-                place.repository, place.location_href, dest_path.strip("/")
-            )
-        place.move_properties(dest_path)
-        self.remove_all_locks(recursive=True)
-        return True
+        return self._place.move(moves.move_directory, dest_path)
 
 
 class _Place:
@@ -467,10 +431,31 @@ class _Place:
             principal=environ["wsgidav.user_name"],
         )
 
-    def copy_properties(self, dest_path: str, *, whole: bool = True) -> None:
-        properties = self._resource.provider.prop_manager
-        properties.copy_properties(self._resource.get_ref_url(), quote(dest_path), whole=whole)
+    def delete(self, remove: Callable[[Served, str], Answer | None]) -> bool:
+        """Raises DAVError."""
+        resource = self._resource
+        self.refuse_if_locked()
+        with _answering(resource.environ):
+            resource.environ[ANSWER] = remove(self.repository, self.location_href)
+        resource.remove_all_properties(recursive=True)
+        resource.remove_all_locks(recursive=True)
+        return True
 
-    def move_properties(self, dest_path: str) -> None:
-        properties = self._resource.provider.prop_manager
-        properties.move_properties(self._resource.get_ref_url(), quote(dest_path))
+    def copy(self, copy: Callable[[Served, str, str], Answer], dest_path: str, *, whole: bool = True) -> bool:
+        """Raises DAVError."""
+        resource = self._resource
+        with _answering(resource.environ):
+            resource.environ[ANSWER] = copy(self.repository, self.location_href, dest_path.strip("/"))
+        properties = resource.provider.prop_manager
+        properties.copy_properties(resource.get_ref_url(), quote(dest_path), whole=whole)
+        return True
+
+    def move(self, move: Callable[[Served, str, str], Answer], dest_path: str) -> bool:
+        """Raises DAVError."""
+        resource = self._resource
+        with _answering(resource.environ):
+            resource.environ[ANSWER] = move(self.repository, self.location_href, dest_path.strip("/"))
+        properties = resource.provider.prop_manager
+        properties.move_properties(resource.get_ref_url(), quote(dest_path))
+        resource.remove_all_locks(recursive=True)
+        return True

@@ -245,23 +245,6 @@ def test_the_digest_of_the_uncompressed_payload_does_when_the_payload_is_stored_
 
 
 @pytest.mark.parametrize("size_tag", [Sig.SIZE, Sig.LONGSIZE])
-def test_the_announced_size_is_known_with_the_signature_header(tmp_path: Path, size_tag: Sig) -> None:
-    path = make_rpm(tmp_path, omit=[Sig.SIZE], include=[size_tag])
-    content, parts = path.read_bytes(), layout(path)
-    inspector = Inspector()
-    inspector.feed(content[: parts.signature])
-    assert inspector.announced_size is None
-    inspector.feed(content[parts.signature : parts.header])
-    assert inspector.announced_size == len(content)
-
-
-def test_nothing_is_announced_without_a_size_tag(tmp_path: Path) -> None:
-    inspector = Inspector()
-    inspector.feed(make_rpm(tmp_path, format=6).read_bytes())
-    assert inspector.announced_size is None
-
-
-@pytest.mark.parametrize("size_tag", [Sig.SIZE, Sig.LONGSIZE])
 def test_a_wrong_size_is_refused_though_all_digests_match(tmp_path: Path, size_tag: Sig) -> None:
     path = make_rpm(tmp_path, omit=[Sig.SIZE], include=[size_tag], falsify=[size_tag])
     assert reason(path.read_bytes()).startswith("truncated: ")

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from repowatch.model.versions import compare, compare_evr, filename_key, version_key
+from repowatch.model.versions import evr_key, filename_key, version_key
 
 OLDER_AND_NEWER = [
     ("1.0", "2.0"),
@@ -51,6 +51,15 @@ EQUAL = [
     ("\udcff1", "1"),
     ("٣", "é"),
 ]
+
+
+def compare(a: str, b: str) -> int:
+    """-1, 0 or 1, as rpmvercmp() says it."""
+    return (version_key(a) > version_key(b)) - (version_key(a) < version_key(b))
+
+
+def compare_evr(a: tuple[str, str, str], b: tuple[str, str, str]) -> int:
+    return (evr_key(*a) > evr_key(*b)) - (evr_key(*a) < evr_key(*b))
 
 
 @pytest.mark.parametrize(("older", "newer"), OLDER_AND_NEWER)
