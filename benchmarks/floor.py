@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.contenders import CORES, Task
 from repowatch.system.files import fsync_directory, write_durably
+from repowatch.system.hashing import hashed
 
 
 class Floor:
@@ -47,10 +47,10 @@ class Floor:
 
     def publish(self) -> None:
         written = [self._writers.submit(self._write, content) for content in self._compressed]
-        hashed = [self._hashers.submit(_checksum, content) for content in self._longest_first]
+        hashes = [self._hashers.submit(hashed, "sha256", [content]) for content in self._longest_first]
         for write in written:
             write.result()
-        for checksum in hashed:
+        for checksum in hashes:
             checksum.result()
         fsync_directory(str(self._directory))
 
@@ -72,10 +72,6 @@ class Floor:
 def _published(root: Path) -> list[bytes]:
     repomd = (root / "repodata" / "repomd.xml").read_text()
     return [(root / href).read_bytes() for href in re.findall(r'<location href="([^"]+)"', repomd)]
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 @contextlib.contextmanager

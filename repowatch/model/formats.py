@@ -86,7 +86,8 @@ class Gzip:
         return _checked(data, piece)
 
     def join(self, pieces: Sequence[Piece]) -> list[bytes]:
-        crc, length = joined_crc([(piece.crc, piece.length) for piece in pieces])
+        head, *others = [(piece.crc, piece.length) for piece in pieces]  # the head changes with every count
+        crc, length = _appended(head, joined_crc(others))
         end = struct.pack("<II", crc, length & 0xFFFFFFFF)
         return [GZIP_HEADER, *(piece.packed for piece in pieces), end]
 
@@ -186,29 +187,38 @@ def multiply(a: int, b: int) -> int:
     return product
 
 
-# A group of pieces is joined once: its length in the mean, and how many groups are remembered.
-_GROUP = 32
-_GROUPS = 4096
+# Pieces are joined in groups of about so many, these in groups again, and what came of a group is remembered.
+_GROUP = 8
+_GROUPS = 1 << 15
 
 
 def joined_crc(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """CRC-32 and length of joined bytes, from those of the parts.
 
-    Where a group ends is told by a CRC, so that nearly all groups are those of the last publication.
+    Where a group ends is told by a CRC, so that nearly all groups are those of the last publication, and a
+    new piece costs as many steps as there are levels of groups, times their size.
     """
-    crc, length = 0, 0
+    joined = list(parts)
+    while len(joined) > _GROUP:
+        joined = [_joined(group) for group in _grouped(joined)]
+    return reduce(_appended, joined, (0, 0))
+
+
+def _grouped(parts: Iterable[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], ...]]:
+    """At least two in each group but the last."""
     group: list[tuple[int, int]] = []
     for part in parts:
         group.append(part)
-        if part[0] % _GROUP == 0:
-            crc, length = _appended((crc, length), _joined(tuple(group)))
+        if part[0] % _GROUP == 0 and len(group) > 1:
+            yield tuple(group)
             group = []
-    return _appended((crc, length), _joined(tuple(group)))
+    if group:
+        yield tuple(group)
 
 
 @lru_cache(maxsize=_GROUPS)
 def _joined(parts: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    return reduce(_appended, parts, (0, 0))
+    return reduce(_appended, parts)
 
 
 def _appended(before: tuple[int, int], part: tuple[int, int]) -> tuple[int, int]:

@@ -75,8 +75,9 @@ class Segment:
             found = self._pieces[kind] = self._form.compress(self.opened(kind))
         return found
 
-    def is_compressed(self, kind: int) -> bool:
-        return self._pieces[kind] is not None
+    def is_compressed(self) -> bool:
+        """Whether all kinds are."""
+        return None not in self._pieces
 
     def is_open(self, kind: int) -> bool:
         return self._elements[kind] is not None

@@ -1,19 +1,23 @@
 """Metadata files out of segments: what changed is compressed, all of it hashed, joined and written.
 
-The three files are made side by side. What waits for the disk is begun first, so that the hashes of the
-open bytes, which are most of the work, are computed meanwhile.
+The three files are made side by side. The longest hash, of open bytes, needs nothing but the elements, so it
+is begun first, and what changed is compressed meanwhile. Then each file is written as soon as it can be, for
+that waits for the disk, and the other hashes fill the time.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from repowatch.model.formats import Format
 from repowatch.model.segment import KINDS, Segment
+from repowatch.system.hashing import hashed
+from repowatch.system.threads import give_way
+
+T = TypeVar("T")
 
 # createrepo_c's own words (src/xml_file.c), the number of packages to be filled in.
 HEADS = (
@@ -30,6 +34,9 @@ FEET = (b"</metadata>", b"</filelists>", b"</otherdata>")
 
 # The longest first, for all to end at about the same time.
 _ORDER = (KINDS.index("filelists"), KINDS.index("other"), KINDS.index("primary"))
+
+# Threads that wait for the disk, for all repositories together; a disk that hangs must not hold up others.
+_writers = ThreadPoolExecutor(64, thread_name_prefix="write", initializer=give_way)
 
 Write = Callable[[str, Sequence[bytes]], None]  # what is to become of a kind's file: its parts
 
@@ -49,12 +56,6 @@ class MetadataFile:
     @property
     def name(self) -> str:
         return f"{self.checksum}-{self.kind}.xml.{self.suffix}"
-
-
-def compress(segments: Iterable[Segment], *, pool: Executor) -> None:
-    """Compress what is not compressed yet."""
-    wanted = ((each, kind) for each in segments for kind in _ORDER if not each.is_compressed(kind))
-    _await([pool.submit(each.piece, kind) for each, kind in wanted])
 
 
 def warm(segments: Iterable[Segment], *, pool: Executor) -> None:
@@ -82,16 +83,30 @@ def make_files(
     alone. `write` is called for each file by a thread of its own, which waits for the disk. Raises what it
     raises, and Damaged; whatever is raised, nothing is going on any more.
     """
-    compress(segments, pool=pool)
-    with ThreadPoolExecutor(len(KINDS)) as writers:
-        longest, *others = _ORDER
-        opened = {longest: pool.submit(_hash, checksum, open_bytes(longest, segments))}
-        parts = {kind: joined(kind, segments, form) for kind in _ORDER}
-        written = [writers.submit(write, KINDS[kind], parts[kind]) for kind in _ORDER]
-        opened |= {kind: pool.submit(_hash, checksum, open_bytes(kind, segments)) for kind in others}
-        packed = {kind: pool.submit(_hash, checksum, parts[kind]) for kind in _ORDER}
-        wait([*opened.values(), *packed.values()])
-    _await(written)
+    new = [each for each in segments if not each.is_compressed()]
+    tasks: list[Future[Any]] = []
+
+    def submit(to: Executor, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        tasks.append(to.submit(function, *arguments))
+        return tasks[-1]
+
+    def hash_open(kind: int) -> Future[tuple[str, int]]:
+        return submit(pool, hashed, checksum, open_bytes(kind, segments))
+
+    longest, *others = _ORDER
+    packed: dict[int, Future[tuple[str, int]]] = {}
+    try:
+        opened = {longest: hash_open(longest)}
+        compressed = {kind: [submit(pool, each.piece, kind) for each in new] for kind in _ORDER}
+        opened |= {kind: hash_open(kind) for kind in others}
+        for kind in _ORDER:
+            _await(compressed[kind])
+            parts = joined(kind, segments, form)
+            submit(_writers, write, KINDS[kind], parts)
+            packed[kind] = submit(pool, hashed, checksum, parts)
+    finally:
+        wait(tasks)
+    _await(tasks)
     return tuple(
         MetadataFile(name, form.suffix, *packed[kind].result(), *opened[kind].result(), checksum)
         for kind, name in enumerate(KINDS)
@@ -100,28 +115,25 @@ def make_files(
 
 def joined(kind: int, segments: Sequence[Segment], form: Format) -> list[bytes]:
     """The compressed bytes of one metadata file, in parts."""
-    head, foot = frame(kind, sum(len(segment.location_hrefs) for segment in segments))
+    head, foot = frame(kind, count(segments))
     pieces = [segment.piece(kind) for segment in segments]
     return form.join([form.compress(head), *pieces, form.compress(foot, last=True)])
 
 
 def open_bytes(kind: int, segments: Sequence[Segment]) -> Iterator[bytes]:
     """The open bytes of one metadata file, in parts."""
-    head, foot = frame(kind, sum(len(segment.location_hrefs) for segment in segments))
+    head, foot = frame(kind, count(segments))
     yield head
     for segment in segments:
         yield segment.opened(kind)
     yield foot
 
 
+def count(segments: Iterable[Segment]) -> int:
+    """How many packages they hold."""
+    return sum([len(segment.location_hrefs) for segment in segments])
+
+
 def frame(kind: int, packages: int) -> tuple[bytes, bytes]:
     """What stands before and behind the packages."""
     return HEADS[kind] % packages, FEET[kind]
-
-
-def _hash(algorithm: str, parts: Iterable[bytes]) -> tuple[str, int]:
-    digest, size = hashlib.new(algorithm), 0
-    for part in parts:
-        digest.update(part)
-        size += len(part)
-    return digest.hexdigest(), size

@@ -180,6 +180,12 @@ def test_the_crc_of_joined_bytes_follows_from_those_of_the_parts(parts: list[byt
     assert joined_crc([(zlib.crc32(part), len(part)) for part in parts]) == (zlib.crc32(joined), len(joined))
 
 
+def test_groups_that_end_with_every_part_are_joined_all_the_same() -> None:
+    part = b"\x00" * 4 + b"\xff" * 4  # whatever its CRC-32 is, that of nothing is 0
+    parts = [b""] * 1000 + [part] + [b""] * 1000
+    assert joined_crc([(zlib.crc32(each), len(each)) for each in parts]) == (zlib.crc32(part), len(part))
+
+
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
 def test_appending_twice_is_appending_the_sum(one: int, other: int) -> None:
     assert multiply(shift_of(one), shift_of(other)) == shift_of(one + other)
