@@ -14,7 +14,7 @@ from repowatch.system.logs import printable
 from repowatch.web.info.api import ROOT
 from repowatch.web.replies import as_json, plain
 from repowatch.web.served import Asker, Operation, Served
-from repowatch.web.uploads import Refusal
+from repowatch.web.uploads import FULL, Refusal
 from repowatch.web.webdav.xmlbody import read_body
 
 MOST_TEXTS = 1000  # in one argument: each may be compared with all packages
@@ -57,7 +57,7 @@ def perform(
     may_read: Callable[[str], bool],
     done: Callable[[dict[str, Any], dict[str, Any]], None],
 ) -> Iterable[bytes]:
-    """Do it, and tell what came of it; 400, 403, 404, 409, 413, 422 or 503 with the reason, as text.
+    """Do it, and tell what came of it; 400, 403, 404, 409, 413, 422, 503 or 507 with the reason, as text.
 
     `may_read`: whether the client may read another repository. `done` is called with the arguments and the
     outcome of what was done. Raises BodyError.
@@ -76,7 +76,9 @@ def perform(
         return plain(start_response, status, printable(str(error)))
     except OSError as error:
         text = f"{(error.strerror or str(error)).lower()}; nothing is known to be changed, look at the status"
-        return plain(start_response, HTTPStatus.SERVICE_UNAVAILABLE, text)
+        is_full = error.errno in FULL
+        status = HTTPStatus.INSUFFICIENT_STORAGE if is_full else HTTPStatus.SERVICE_UNAVAILABLE
+        return plain(start_response, status, text)
 
 
 def _arguments(body: bytes, asked: Asked) -> dict[str, Any]:

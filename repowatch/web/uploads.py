@@ -46,10 +46,10 @@ LOOK_AGAIN = 64 << 20  # bytes of a body after which the free space is looked at
 
 NO_CONDITIONS = Conditions()
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # errors that say there is no room
+
 _STATUS_OF = {
-    errno.ENOSPC: HTTPStatus.INSUFFICIENT_STORAGE,
-    errno.EDQUOT: HTTPStatus.INSUFFICIENT_STORAGE,
-    errno.EFBIG: HTTPStatus.INSUFFICIENT_STORAGE,
+    **dict.fromkeys(FULL, HTTPStatus.INSUFFICIENT_STORAGE),
     errno.EACCES: HTTPStatus.FORBIDDEN,
     errno.EPERM: HTTPStatus.FORBIDDEN,
     errno.ENOENT: HTTPStatus.CONFLICT,

@@ -97,6 +97,27 @@ def test_an_upload_whose_metadata_does_not_fit_is_told_507_and_the_old_file_stan
     small.assert_kept()
 
 
+def test_a_batch_whose_metadata_does_not_fit_is_told_507_and_can_be_committed_when_there_is_room(
+    small: Lane,
+) -> None:
+    for name in ("one", "two"):
+        answer = small.daemon.put(
+            f"/rpm/{name}.rpm", small.package(name), headers={"Repowatch-Batch": "nightly"}
+        )
+        assert answer.status == 202
+    before = read_view(from_disk(small.tree))
+    ballast = fill(small.tree, leave=8192)
+    commit = ("POST", "/-/api/v1/rpm/commit", b'{"batch": "nightly"}')
+    answer = small.daemon.request(*commit)
+    assert answer.status == 507
+    assert "no space left" in answer.text
+    assert read_view(from_disk(small.tree)) == before
+    ballast.unlink()
+    assert small.daemon.request(*commit).status == 200
+    after = read_view(from_disk(small.tree)).packages.keys()
+    assert after - before.packages.keys() == {"one.rpm", "two.rpm"}
+
+
 def test_publications_that_do_not_fit_leave_none_of_their_metadata(small: Lane) -> None:
     before = set(os.listdir(small.tree / "repodata"))
     for leave in range(4096, 1 << 16, 4096):

@@ -133,13 +133,14 @@ def test_a_refusal_is_a_line_with_its_status_and_nothing_is_recorded(
     assert done == []
 
 
-def test_a_disk_that_fails_is_told_in_plain_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 503)])
+def test_a_disk_that_fails_is_told_in_plain_words(tmp_path: Path, number: int, status: int) -> None:
     def fail(arguments: dict[str, Any], asker: Asker) -> dict[str, Any]:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
-    status, told = ask(offering(tmp_path, fail), b"")
-    assert status == 503
-    assert told.startswith("no space left on device; nothing is known to be changed")
+    found, told = ask(offering(tmp_path, fail), b"")
+    assert found == status
+    assert told.startswith(f"{os.strerror(number).lower()}; nothing is known to be changed")
 
 
 def test_another_repository_has_to_be_readable(tmp_path: Path) -> None:
