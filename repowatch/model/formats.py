@@ -190,6 +190,7 @@ def multiply(a: int, b: int) -> int:
 # Pieces are joined in groups of about so many, these in groups again, and what came of a group is remembered.
 _GROUP = 8
 _GROUPS = 1 << 15
+_SHIFTS = 1 << 13  # lengths that are remembered: of a group that changed, most parts did not
 
 
 def joined_crc(parts: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -226,6 +227,7 @@ def _appended(before: tuple[int, int], part: tuple[int, int]) -> tuple[int, int]
     return multiply(shift_of(part_length), crc) ^ part_crc, length + part_length
 
 
+@lru_cache(maxsize=_SHIFTS)
 def shift_of(length: int) -> int:
     """x^(8 * length): what appending `length` bytes multiplies a CRC-32 by."""
     result = 1 << 31

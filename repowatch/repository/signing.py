@@ -63,6 +63,7 @@ class Signing:
         self._note: _Note | None = None
         self._stamps: tuple[tuple[int, int] | None, ...] = ()  # of the files that were published
         self._looked: object = None  # for what, and when, the keys were last looked at
+        self._lying: set[str] | None = None  # key files in repodata/, where that is known
         self._stood: bytes | None = None  # the signature that the last one took the place of
         self._trouble: str | None = None  # why they can not be looked at
 
@@ -99,7 +100,7 @@ class Signing:
 
     def take_over(self, repomd: bytes | None) -> None:
         """Go on from what lies in repodata/, beside a repomd.xml with this text."""
-        self._note, self.signed = self._read_note(), None
+        self._note, self.signed, self._lying = self._read_note(), None, None
         with contextlib.suppress(OSError), open(self._path(SIGNATURE), "rb") as file:
             signature, at = file.read(), os.fstat(file.fileno()).st_mtime
             note = self._note
@@ -168,8 +169,7 @@ class Signing:
 
     def shown(self, signed: Signed | None) -> None:
         """Clients see a repomd.xml with this signature, or with none: the files of others go."""
-        before, self.signed = self._note, signed
-        self._note = None
+        self._note, self.signed = None, signed
         if signed is not None:
             keys = tuple(each.fingerprint for each in self.keys)
             self._note = _Note(_sum(signed.repomd), _sum(signed.signature), keys, self._public())
@@ -177,8 +177,7 @@ class Signing:
             if signed is None:
                 remove_if_there(self._path(SIGNATURE))
                 remove_if_there(self._path(PUBLIC_KEYS))
-            if before is None or self._note is None or before.keys != self._note.keys:
-                self._remove_old_keys()
+            self._remove_old_keys()
         self._stamps = self._stat()
         self._write_note()
 
@@ -213,9 +212,12 @@ class Signing:
 
     def _remove_old_keys(self) -> None:
         current = {f"{fingerprint}.key" for fingerprint in (self._note.keys if self._note else ())}
+        if current == self._lying:
+            return  # repodata/ may hold thousands of superseded files
         for name in os.listdir(self._directory):
             if _KEY_FILE.match(name) and name not in current:
                 remove_if_there(self._path(name))
+        self._lying = current
 
     def _stat(self) -> tuple[tuple[int, int] | None, ...]:
         found: list[tuple[int, int] | None] = []
