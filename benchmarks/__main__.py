@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import adoption, burst, first_index, plot, publish, readers, report
-from benchmarks.processes import touch_free_memory
+from benchmarks.processes import memory_in_use
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -40,9 +40,9 @@ def main() -> None:
     options = _parser().parse_args()
     extent = _extent(options)
     machine = report.machine(options.scratch)
-    _tell("every page of memory is touched once")
-    touch_free_memory()
-    found = _measured(extent, scratch=options.scratch)
+    _tell("memory is filled with what can be dropped")
+    with memory_in_use(options.scratch) as fill:
+        found = _measured(extent, scratch=options.scratch, fill=fill)
     text = report.markdown(found, machine=machine, plot="benchmarks.svg")
     print(text)
     if not options.quick:
@@ -58,13 +58,13 @@ def _extent(options: argparse.Namespace) -> Extent:
     return Extent(sizes, options.budget, rounds=3, reading=readers.SECONDS, memory_sizes=sizes)
 
 
-def _measured(extent: Extent, *, scratch: Path) -> report.Findings:
+def _measured(extent: Extent, *, scratch: Path, fill: Callable[[], None]) -> report.Findings:
     sizes, rounds = extent.sizes, extent.rounds
     largest = max(sizes)
     burst_size = max((size for size in sizes if size <= BURST_SIZE), default=largest)
     one_more = partial(publish.run, budget=extent.budget, tell=_tell)
     reading = partial(readers.run, rounds=rounds, seconds=extent.reading)
-    in_steps = partial(_in_steps, scratch=scratch)
+    in_steps = partial(_in_steps, scratch=scratch, before=fill)
     return report.Findings(
         published=[each for results in in_steps("one more", sizes, one_more) for each in results],
         readers=in_steps("readers", [largest], reading),
@@ -75,10 +75,13 @@ def _measured(extent: Extent, *, scratch: Path) -> report.Findings:
     )
 
 
-def _in_steps(text: str, sizes: Sequence[int], run: Callable[..., T], *, scratch: Path) -> list[T]:
+def _in_steps(
+    text: str, sizes: Sequence[int], run: Callable[..., T], *, scratch: Path, before: Callable[[], None]
+) -> list[T]:
     """Run for each size in an empty directory, which is gone when the next step begins."""
     results = []
     for size in sizes:
+        before()
         _tell(f"{size} packages: {text}")
         with tempfile.TemporaryDirectory(prefix="repowatch-benchmarks-", dir=scratch) as directory:
             results.append(run(size, scratch=Path(directory)))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -62,26 +61,31 @@ def _own_anonymous_bytes(pid: int) -> int:
     return 0
 
 
-def touch_free_memory() -> None:
-    """Use most of the free memory once, in a process that ends then.
+@contextlib.contextmanager
+def memory_in_use(scratch: Path) -> Iterator[Callable[[], None]]:
+    """Fill free memory with what can be dropped; what is returned does so again.
 
-    On a virtual machine the first use of a page costs what the host needs for it (10 us were seen, for 4 kB:
-    ten times what writing a file takes), and would be counted to whoever comes first.
+    A server that runs for long has no free memory: it is full of files that were read, and whoever needs a
+    page takes one of theirs. A free page of a virtual machine may be one that the host took back, and to get
+    it again costs 10 us for 4 kB, ten times what writing a file takes. That would be counted to whoever comes
+    first, and more often the longer a run takes.
     """
-    with get_context("spawn").Pool(1) as pool:
-        pool.apply(_touch, [_available() * 8 // 10])
+    with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
+        file.truncate(_available() * 19 // 20)  # a hole: it takes no room on the disk
+        block = bytearray(1 << 20)
+
+        def fill() -> None:
+            file.seek(0)
+            while os.readv(file.fileno(), [block]):
+                pass
+
+        fill()
+        yield fill
 
 
 def _available() -> int:
     lines = Path("/proc/meminfo").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-
-
-def _touch(size: int) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
-    with mmap.mmap(-1, size) as memory:
-        for at in range(0, size, page):
-            memory[at] = 1
 
 
 class Peak:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import os
 import signal
@@ -17,7 +18,7 @@ from benchmarks.doors import content, measures, report, servers, strangers
 from benchmarks.doors.extent import FULL, QUICK, Extent
 from benchmarks.doors.memory import Watch
 from benchmarks.doors.run import take_turns, warm_up
-from benchmarks.processes import touch_free_memory
+from benchmarks.processes import memory_in_use
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks-doors.md"
 PACKAGES = "apache2 nginx libnginx-mod-http-dav-ext wrk nghttp2-client curl openssl media-types"
@@ -33,10 +34,13 @@ def main() -> int:
     except servers.Missing as error:
         print(f"{error}; on Debian: apt-get install --no-install-recommends {PACKAGES}", file=sys.stderr)
         return 2
-    if not options.quick:
-        _tell("every page of memory is touched once")
-        touch_free_memory()
-    with tempfile.TemporaryDirectory(prefix="repowatch-doors-", dir=options.scratch) as scratch:
+    with contextlib.ExitStack() as stack:
+        if not options.quick:
+            _tell("memory is filled with what can be dropped")
+            stack.enter_context(memory_in_use(options.scratch))
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="repowatch-doors-", dir=options.scratch)
+        )
         os.chmod(scratch, 0o711)  # noqa: S103 - Apache's and nginx's user looks in
         found = _measured(Path(scratch), extent, options)
     text = report.markdown(found, extent, machine=machine)
