@@ -26,6 +26,7 @@ _HEADER_TAGS = (268, 267)  # RSAHEADER; DSAHEADER, for all other algorithms
 _OPENPGP = 278  # base64, any number: rpm 6
 _LEGACY_TAGS = (1002, 1005)  # PGP, GPG
 _PAYLOAD_DIGESTS = frozenset({5092, 5097, 5121, 5122, 5123, 5124})  # tags of the header
+_WANTED = frozenset({*_HEADER_TAGS, *_LEGACY_TAGS, _OPENPGP, *_PAYLOAD_DIGESTS})
 
 MOST = 16  # signatures that are looked at
 
@@ -118,11 +119,10 @@ def _values(head: bytes, start: int) -> tuple[_Values, int]:
     _, entries, size = _INTRO.unpack_from(head, start)
     index = start + _INTRO.size
     data = index + entries * _ENTRY.size
-    wanted = {*_HEADER_TAGS, *_LEGACY_TAGS, _OPENPGP, *_PAYLOAD_DIGESTS}
     values: _Values = {}
     view = memoryview(head)  # a copy for each would be as many times 256 MiB
     for tag, kind, offset, count in _ENTRY.iter_unpack(view[index:data]):
-        if tag in wanted and tag not in values:  # the first one of a tag counts, as for its digests
+        if tag in _WANTED and tag not in values:  # the first one of a tag counts, as for its digests
             values[tag] = kind, view[data + offset : data + size], count
     return values, data + size
 

@@ -31,6 +31,7 @@ from repowatch.repository.publisher import NotShown, Placement, PlacementRefused
 from repowatch.repository.readers import ToRead
 from repowatch.repository.segments import MetadataFile, make_files
 from repowatch.repository.state import Hooks, State
+from repowatch.repository.sums import OpenSums
 from repowatch.repository.tree import Tree
 from repowatch.system.clock import Clock
 
@@ -78,6 +79,7 @@ class Publishing:
         self._clock = clock
         self._hooks = hooks
         self._newest_build = newest_build
+        self._sums = OpenSums()
 
     def publish(self, changes: Sequence[Change], started: float) -> set[str]:
         """Publish the catalog with the changes, and answer them.
@@ -238,6 +240,7 @@ class Publishing:
                 checksum=self._state.recipe.checksum,
                 pool=self._pool,
                 write=self._publisher.write_aside,
+                sums=self._sums,
             )
         except BaseException:
             self._publisher.discard()

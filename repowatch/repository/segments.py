@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from repowatch.model.formats import Format
 from repowatch.model.segment import KINDS, Segment
+from repowatch.repository.sums import OpenSums
 from repowatch.system.hashing import hashed
 from repowatch.system.threads import give_way
 
@@ -76,12 +78,13 @@ def make_files(
     checksum: str = "sha256",
     pool: Executor,
     write: Write,
+    sums: OpenSums,
 ) -> tuple[MetadataFile, ...]:
     """The primary, filelists and other files of the packages in these segments.
 
     The pool has as many threads as there are cores: with more of them the longest hash would end last, and
-    alone. `write` is called for each file by a thread of its own, which waits for the disk. Raises what it
-    raises, and Damaged; whatever is raised, nothing is going on any more.
+    alone. `write` is called for each file by a thread of its own, which waits for the disk. `sums` are the
+    repository's. Raises what `write` raises, and Damaged; whatever is raised, nothing is going on any more.
     """
     new = [each for each in segments if not each.is_compressed()]
     tasks: list[Future[Any]] = []
@@ -91,7 +94,8 @@ def make_files(
         return tasks[-1]
 
     def hash_open(kind: int) -> Future[tuple[str, int]]:
-        return submit(pool, hashed, checksum, open_bytes(kind, segments))
+        head, foot = frame(kind, count(segments))
+        return submit(pool, partial(sums.of, kind, segments, checksum, head=head, foot=foot))
 
     longest, *others = _ORDER
     packed: dict[int, Future[tuple[str, int]]] = {}

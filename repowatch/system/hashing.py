@@ -20,25 +20,25 @@ class _Near(threading.local):
 _near = _Near()
 
 
-def hashed(algorithm: str, parts: Iterable[bytes]) -> tuple[str, int]:
-    """The digest of all parts behind one another, in hexadecimal, and how many bytes they are.
+def update(digest: hashlib._Hash, data: bytes) -> None:
+    """What `digest.update(data)` does, faster for data that are not in the processor's caches.
 
     SHA-256 reads its input once, 64 bytes at a time, and waits for memory whenever those are not near. A copy
     waits far less, for it asks for many at once. So bytes are copied into a block that stays near and hashed
     there: by a third faster where the processor has instructions for SHA-256, never slower elsewhere.
     """
-    digest, size, filled = hashlib.new(algorithm), 0, 0
-    near = _near.block
+    rest, block = memoryview(data), _near.block
+    while rest:
+        near = block[: len(rest)]
+        near[:] = rest[: len(near)]
+        digest.update(near)
+        rest = rest[len(near) :]
+
+
+def hashed(algorithm: str, parts: Iterable[bytes]) -> tuple[str, int]:
+    """The digest of all parts behind one another, in hexadecimal, and how many bytes they are."""
+    digest, size = hashlib.new(algorithm), 0
     for part in parts:
+        update(digest, part)
         size += len(part)
-        rest = memoryview(part)
-        while rest:
-            taken = rest[: BLOCK - filled]
-            near[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            rest = rest[len(taken) :]
-            if filled == BLOCK:
-                digest.update(near)
-                filled = 0
-    digest.update(near[:filled])
     return digest.hexdigest(), size

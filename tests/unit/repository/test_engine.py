@@ -23,8 +23,9 @@ from repowatch.model.formats import FORMATS, Format, opened
 from repowatch.model.package import Package
 from repowatch.model.recipe import Recipe
 from repowatch.model.segment import KINDS, Run
-from repowatch.repository import cache
+from repowatch.repository import cache, sums
 from repowatch.repository.segments import FEET, HEADS, MetadataFile, make_files, warm
+from repowatch.repository.sums import OpenSums
 from tests.unit.model.test_catalog import change, package
 
 NAMES = [f"{number % 3}/p{number}.rpm" for number in range(60)]
@@ -35,21 +36,22 @@ contents = st.dictionaries(locations, st.text("ab", max_size=40), max_size=20)
 
 @pytest.fixture(scope="module", autouse=True)
 def short_segments() -> Iterator[None]:
-    """Segments of about five, so that a few packages make many of them."""
+    """Segments of about five, so that a few packages make many of them, and a hash kept after each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "REACH", 2)
+        patch.setattr(sums, "STEP", 1)
         yield
 
 
 def published(
-    catalog: Catalog, pool: ThreadPoolExecutor, directory: Path
+    catalog: Catalog, pool: ThreadPoolExecutor, directory: Path, *, known: OpenSums
 ) -> tuple[tuple[MetadataFile, ...], dict[str, bytes]]:
     written: dict[str, bytes] = {}
 
     def write(kind: str, parts: Sequence[bytes]) -> None:
         written[kind] = b"".join(parts)
 
-    files = make_files(catalog.segments, catalog.form, pool=pool, write=write)
+    files = make_files(catalog.segments, catalog.form, pool=pool, write=write, sums=known)
     for file in files:
         (directory / file.name).write_bytes(written[file.kind])
     return files, written
@@ -67,6 +69,7 @@ class Engine(RuleBasedStateMachine):
         self.catalog = Catalog(self.form)
         self.listed: dict[str, Package] = {}
         self.files: tuple[MetadataFile, ...] = ()
+        self.sums = OpenSums()
 
     def teardown(self) -> None:
         self.publish()
@@ -129,10 +132,10 @@ class Engine(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        self.files, written = published(self.catalog, self.pool, self.directory)
+        self.files, written = published(self.catalog, self.pool, self.directory, known=self.sums)
         fresh = Catalog(self.form)
         change(fresh, self.listed.values())
-        assert (self.files, written) == published(fresh, self.pool, self.directory)
+        assert (self.files, written) == published(fresh, self.pool, self.directory, known=OpenSums())
         packages = [self.listed[name] for name in sorted(self.listed, key=order_key)]
         for kind, file in enumerate(self.files):
             elements = b"".join((each.primary, each.filelists, each.other)[kind] for each in packages)

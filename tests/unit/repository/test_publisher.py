@@ -16,6 +16,7 @@ from repowatch.errors import RepowatchError
 from repowatch.model.repomd import Record, Repomd, parse, render
 from repowatch.repository.publisher import Placement, PlacementRefused, Publisher
 from repowatch.repository.segments import MetadataFile, Write, make_files
+from repowatch.repository.sums import OpenSums
 from tests.kit.clock import FakeClock
 from tests.unit.model.test_catalog import catalog_of, package
 
@@ -26,7 +27,7 @@ def metadata(*names: str, write: Write = lambda kind, parts: None) -> tuple[Meta
     """The metadata files of packages with these names."""
     catalog = catalog_of(map(package, names))
     with ThreadPoolExecutor(1) as pool:
-        return make_files(catalog.segments, catalog.form, pool=pool, write=write)
+        return make_files(catalog.segments, catalog.form, pool=pool, write=write, sums=OpenSums())
 
 
 class Repository:

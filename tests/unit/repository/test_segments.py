@@ -20,6 +20,7 @@ from repowatch.model.catalog import Catalog
 from repowatch.model.formats import FORMATS, Format, joined_crc, multiply, opened, shift_of
 from repowatch.model.segment import KINDS
 from repowatch.repository.segments import MetadataFile, make_files, open_bytes, warm
+from repowatch.repository.sums import OpenSums
 from tests.unit.model.test_catalog import catalog_of, change, package, runs_of
 
 GZIP = FORMATS["compatible"]
@@ -54,7 +55,7 @@ def made(catalog: Catalog, pool: Executor) -> list[tuple[MetadataFile, bytes]]:
         assert kind not in written
         written[kind] = b"".join(parts)
 
-    files = make_files(catalog.segments, catalog.form, pool=pool, write=write)
+    files = make_files(catalog.segments, catalog.form, pool=pool, write=write, sums=OpenSums())
     return [(file, written[file.kind]) for file in files]
 
 
@@ -169,7 +170,7 @@ def test_when_a_file_can_not_be_written_nothing_goes_on_behind_the_error(failing
         going_on.release()
 
     with ThreadPoolExecutor(6) as pool, pytest.raises(OSError, match="No space left"):
-        make_files(large().segments, GZIP, pool=pool, write=write)
+        make_files(large().segments, GZIP, pool=pool, write=write, sums=OpenSums())
     assert going_on.acquire(blocking=False)
     assert going_on.acquire(blocking=False)
 
