@@ -38,6 +38,7 @@ class Extent:
 
 def main() -> None:
     options = _parser().parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode
     extent = _extent(options)
     machine = report.machine(options.scratch)
     _tell("memory is filled with what can be dropped")

@@ -26,6 +26,7 @@ from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.system.clock import SystemClock
 from repowatch.system.files import fsync_file
+from repowatch.system.memory import settle
 from tests.kit.daemon import Answer, Daemon, wait_until
 
 CORES = os.cpu_count() or 1
@@ -105,6 +106,7 @@ class Engine:
         self._index = Index(
             str(root), name="engine", readers=self._readers, pool=self._pool, clock=SystemClock()
         )
+        self._index.hooks.rests = settle  # as in the daemon
         self._index.open()
         self._index.turn([], at_once=[""])
 

@@ -22,6 +22,7 @@ from benchmarks.processes import Peak, anonymous_bytes
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
 from repowatch.system.clock import SystemClock
+from repowatch.system.memory import settle
 
 SEED = 1
 
@@ -98,6 +99,7 @@ def _restart(root: str) -> tuple[float, float]:
     with ThreadPoolExecutor(readers.processes) as pool:
         began = time.perf_counter()
         index = Index(root, name="restart", readers=readers, pool=pool, clock=SystemClock())
+        index.hooks.rests = settle  # as in the daemon
         index.open()
         index.turn([], at_once=[""])
         published = time.perf_counter() - began

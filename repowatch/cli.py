@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
 from typing import Any, TypeAlias
 
 from repowatch import __version__
-from repowatch.config import (
-    Address,
-    Config,
-    RepositoryConfig,
-    addresses_of,
-    for_directories,
-    load,
-    parse_address,
-    refuse_open_doors,
-)
-from repowatch.config.patterns import expand
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.model.units import in_units
-from repowatch.opening import open_index
 from repowatch.orders import (
     add_batch,
     add_promote,
@@ -43,13 +27,7 @@ from repowatch.orders import (
     pruning_told,
     snapshots_told,
 )
-from repowatch.repository.readers import Readers
-from repowatch.repository.signed import Keys
-from repowatch.repository.tree import Tree
-from repowatch.repository.verify import differences
 from repowatch.system import logs
-from repowatch.system.clock import SystemClock
-from repowatch.system.gpg import Keyrings
 from repowatch.system.logs import printable
 
 log = logging.getLogger("repowatch")
@@ -254,129 +232,31 @@ def _add_who(add: _Add) -> None:
     who.set_defaults(run=_who)
 
 
+# Each loads what it needs itself: to load everything takes longer than most of them take to run.
+
+
 def _serve(options: argparse.Namespace) -> int:
-    # The doors take longer to load than `index` to run.
-    from repowatch.daemon import Daemon  # noqa: PLC0415
-    from repowatch.system.systemd import ServiceManager  # noqa: PLC0415
-    from repowatch.web.http.sockets import inherited  # noqa: PLC0415
+    from repowatch.serving import serve  # noqa: PLC0415 - see above
 
-    manager = ServiceManager.of(clock=SystemClock())
-    config = _configuration(options)
-    options.log_format = options.log_format or config.log_format
-    logs.set_up(verbose=options.verbose, as_json=options.log_format == "json")
-    handed_over = inherited(tls=config.tls is not None)
-    addresses = None
-    if handed_over:
-        addresses = [parse_address(each.url) for each in handed_over if not each.is_unix]
-    refuse_open_doors(config, addresses)
-    daemon = Daemon(config, progress=_Progress(), handed_over=handed_over, manager=manager)
-    return daemon.run(
-        ready=lambda url: print(f"ready {url}", flush=True),
-        reload=lambda: _reload(options, addresses),
-    )
-
-
-def _configuration(options: argparse.Namespace) -> Config:
-    if options.config is None:
-        missing = [each for each in options.directories if not os.path.isdir(each)]
-        if missing:
-            raise UsageError("\n".join(f"{each}: no such directory; make it first" for each in missing))
-        return for_directories(
-            options.directories,
-            listen=options.listen,
-            allow_anonymous_upload=options.allow_anonymous_upload,
-        )
-    if options.directories:
-        raise UsageError("name directories or --config, not both")
-    config = load(options.config)
-    if options.listen:
-        config = replace(config, listen=addresses_of(options.listen))
-    if options.allow_anonymous_upload:
-        config = replace(config, allow_anonymous_upload=True)
-    return config
-
-
-def _reload(options: argparse.Namespace, addresses: Sequence[Address] | None) -> Config:
-    """SIGHUP: the configuration as it is now. Raises RepowatchError for a bad one."""
-    wanted = _configuration(options)
-    refuse_open_doors(wanted, addresses)
-    return wanted
-
-
-def _repository_at(options: argparse.Namespace) -> RepositoryConfig:
-    """What is known of the repository in a directory."""
-    if options.config is None:
-        [found] = for_directories([options.directory]).repositories
-        return found
-    path = os.path.realpath(options.directory)
-    for repository in expand(load(options.config)).repositories:
-        if os.path.realpath(repository.path) == path:
-            return repository
-    raise UsageError(f"{options.config} configures no repository at {path}")
+    return serve(options)
 
 
 def _index(options: argparse.Namespace) -> int:
-    config = _repository_at(options)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.closing(Keyrings()) as keyrings:
-        readers = Readers()
-        pool.submit(readers.start)  # what goes wrong is told when the first package is read
-        try:
-            index = open_index(config, readers=readers, pool=pool, keyrings=keyrings, progress=_Progress())
-            try:
-                again = index.turn([], at_once=[""])
-                if index.unchecked:
-                    again.unsettled |= index.check_all().unsettled
-                index.save()
-            finally:
-                index.close()
-        finally:
-            readers.close()
-    for location_href in sorted(again.unsettled):
-        log.warning("%s: not listed: it is still written to; run this again later", location_href)
-    return 1 if again.unsettled else 0
+    from repowatch.once import index  # noqa: PLC0415 - likewise
+
+    return index(options)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    if not os.path.isdir(options.directory):
-        raise UsageError(f"{options.directory}: no such directory")
-    config = _repository_at(options)
-    tree = Tree(
-        os.path.realpath(config.path),
-        exclude=config.exclude,
-        follow=config.follow,
-        metadata=dict(config.metadata),
-    )
-    progress = _Progress()
-    found = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        readers = Readers()
-        try:
-            for difference in differences(
-                tree,
-                readers=readers,
-                pool=pool,
-                progress=lambda done, total: progress(tree.root, done, total),
-                checksum=config.checksum if options.config else None,
-                changelogs=config.changelogs,
-                policy=Keys(config.packages).policy,
-                newest_build=config.same_nevra == "newest_build",
-            ):
-                print(difference)
-                found += 1
-        finally:
-            readers.close()
-    print(f"{found} differences" if found else "the metadata is what the tree says", file=sys.stderr)
-    return 1 if found else 0
+    from repowatch.once import verify  # noqa: PLC0415 - likewise
+
+    return verify(options)
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    config = load(options.file)
-    refuse_open_doors(config)
-    found = expand(config)
-    print(f"{options.file}: good, {len(found.repositories)} repositories")
-    for each in found.refused:
-        print(f"not served: {printable(each.path)}: {printable(each.reason)}")
-    return 0
+    from repowatch.serving import check_config  # noqa: PLC0415 - likewise
+
+    return check_config(options)
 
 
 def _passwd(options: argparse.Namespace) -> int:
@@ -487,6 +367,7 @@ def _sizes(repository: dict[str, Any]) -> str:
 
 
 def _who(options: argparse.Namespace) -> int:
+    from repowatch.config import load  # noqa: PLC0415 - likewise
     from repowatch.system.audit import answers  # noqa: PLC0415 - likewise
 
     audit = options.audit or load(options.config).audit
@@ -513,30 +394,3 @@ def _told(change: dict[str, Any]) -> str:
     line = "  ".join(printable("-" if part is None else str(part)) for part in parts)
     status = change.get("status")
     return f"{line}  refused: {status}" if isinstance(status, int) and status >= 400 else line
-
-
-class _Progress:
-    """Tells how a long reading goes: one changing line on a terminal, a log line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._every = 0.2 if self._terminal else 10.0
-        self._next: dict[str, float] = {}  # by repository: when to tell again
-        self._told: set[str] = set()  # repositories whose line is not ended
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        next_at = self._next.setdefault(name, now + self._every)
-        ends = done == total and name in self._told
-        if done == total:
-            del self._next[name]
-        if now < next_at and not ends:
-            return
-        if done < total:
-            self._next[name] = now + self._every
-        text = f"{name}: {done} of {total} files read"
-        if self._terminal:
-            print(f"\r{text}", end="\n" if ends else "", file=sys.stderr, flush=True)
-        else:
-            log.info("%s", text)
-        (self._told.discard if ends else self._told.add)(name)

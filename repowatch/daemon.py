@@ -25,8 +25,12 @@ from repowatch.config.patterns import Refused, base_of, expand, is_pattern
 from repowatch.doors import Doors
 from repowatch.errors import RepowatchError
 from repowatch.fleet import Fleet
+
+# Not when the first such file comes: an upgrade below a running daemon would have put others in their place.
+from repowatch.model import advisories, comps, modules, updateinfo  # noqa: F401
 from repowatch.model.armor import armored
-from repowatch.opening import Progress, open_index, prune_rules, sign_by
+from repowatch.opening import Progress, open_index, sign_by
+from repowatch.pruning import prune_rules
 from repowatch.repository.readers import Readers
 from repowatch.repository.updater import Updater
 from repowatch.running import UPDATER_PATIENCE, Repository, Running

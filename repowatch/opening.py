@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -10,7 +9,6 @@ from concurrent.futures import Executor
 from repowatch.config import RepositoryConfig
 from repowatch.errors import RepowatchError, UsageError
 from repowatch.model.formats import FORMATS
-from repowatch.model.pruning import Rule
 from repowatch.model.recipe import Recipe
 from repowatch.repository.index import Index
 from repowatch.repository.readers import Readers
@@ -32,14 +30,6 @@ def sign_by(config: RepositoryConfig, keyrings: Keyrings) -> SignBy | None:
     if config.sign is None:
         return None
     return SignBy(keyrings.open(config.sign.keyring), config.sign.keys)
-
-
-def prune_rules(config: RepositoryConfig) -> list[Rule]:
-    """What is pruned of it."""
-    return [
-        Rule(each.match, each.older_than, math.inf if each.keep is None else each.keep, each.spares_newest)
-        for each in config.prune
-    ]
 
 
 def open_index(

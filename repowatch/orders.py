@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from getpass import getpass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from repowatch.config import load
-from repowatch.config.patterns import pattern_of
 from repowatch.errors import UsageError
 from repowatch.model.units import in_units
 from repowatch.system.logs import printable
@@ -43,8 +41,9 @@ def add_where(command: argparse.ArgumentParser) -> None:
 
 def doors(options: argparse.Namespace) -> Sequence[Door]:
     """Where the daemon is asked. Raises UsageError for a configuration that can not be used."""
-    # Loads half of the standard library, which `index` does not need.
+    # These load half of the standard library, which other commands do not need.
     from repowatch.asking import DEFAULT, Door, doors_of, installed  # noqa: PLC0415
+    from repowatch.config import load  # noqa: PLC0415
 
     if options.url is not None:
         found = [Door(options.url)]
@@ -220,6 +219,9 @@ def _rules_in(path: str | None, names: Sequence[str]) -> dict[str, list[dict[str
     """The rules that a configuration has for repositories of the daemon: they may not be in use yet."""
     if path is None:
         return {}
+    from repowatch.config import load  # noqa: PLC0415 - see `doors`
+    from repowatch.config.patterns import pattern_of  # noqa: PLC0415 - likewise
+
     config = load(path)
     own = {each.name: each for each in config.repositories}
     configured = {name: own.get(name) or pattern_of(config.patterns, name) for name in names}

@@ -1,4 +1,4 @@
-"""What the doors offer of pruning: the operation, joined from both wings."""
+"""Pruning, joined from both wings: the rules that are configured, and the operation that the doors offer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from repowatch.config import RepositoryConfig
 from repowatch.errors import Misunderstood, RepowatchError
 from repowatch.model.pruning import Out, Rule
 from repowatch.model.publication import Listed
@@ -15,6 +16,14 @@ from repowatch.web.operations import flag
 from repowatch.web.served import Asker, Operation
 
 PATIENCE = 600.0  # seconds for the publication of what is pruned
+
+
+def prune_rules(config: RepositoryConfig) -> list[Rule]:
+    """What is pruned of it."""
+    return [
+        Rule(each.match, each.older_than, math.inf if each.keep is None else each.keep, each.spares_newest)
+        for each in config.prune
+    ]
 
 
 def operations(updater: Updater) -> Mapping[str, Operation]:

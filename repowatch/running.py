@@ -11,11 +11,12 @@ from repowatch.config import RepositoryConfig
 from repowatch.joint import Joint
 from repowatch.model.figures import Figures
 from repowatch.model.publication import Hints, Sizes
-from repowatch.opening import prune_rules
+from repowatch.pruning import prune_rules
 from repowatch.repository.index import Index
 from repowatch.repository.updater import POLLING, Updater
 from repowatch.repository.watcher import MODES, Watcher
 from repowatch.system.clock import SystemClock
+from repowatch.system.memory import settle
 from repowatch.system.space import space_at
 from repowatch.system.systemd import Part
 from repowatch.system.threads import Thread
@@ -57,6 +58,7 @@ class Repository:
             watcher.restart()
 
         index.hooks.returned = returned
+        index.hooks.rests = settle
         thread = Thread(f"updater {config.name}", updater.run, failed=failed)
         return cls(config, index, updater, watcher, thread)
 

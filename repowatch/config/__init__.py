@@ -1,9 +1,11 @@
 """The configuration: YAML or directories in; out comes a checked `Config`, or every mistake at once."""
 
+from __future__ import annotations
+
+import os
+
 from repowatch.config.directories import addresses_of, for_directories
-from repowatch.config.document import Mistake
-from repowatch.config.doors import refuse_open_doors
-from repowatch.config.file import ConfigurationError, load, parse
+from repowatch.config.places import parse_address
 from repowatch.config.settings import (
     DEFAULT_LISTEN,
     AccountConfig,
@@ -16,16 +18,13 @@ from repowatch.config.settings import (
     TlsConfig,
     UnixAddress,
 )
-from repowatch.config.values import parse_address
 
 __all__ = [
     "DEFAULT_LISTEN",
     "AccountConfig",
     "Address",
     "Config",
-    "ConfigurationError",
     "LimitsConfig",
-    "Mistake",
     "PruneConfig",
     "RepositoryConfig",
     "TcpAddress",
@@ -34,7 +33,12 @@ __all__ = [
     "addresses_of",
     "for_directories",
     "load",
-    "parse",
     "parse_address",
-    "refuse_open_doors",
 ]
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Return what the file at `path` says. Raises UsageError with all its mistakes."""
+    from repowatch.config import file  # noqa: PLC0415 - a command that reads none need not load YAML
+
+    return file.load(path)

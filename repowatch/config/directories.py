@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from repowatch.config.overlaps import conflicts
+from repowatch.config.places import directory, parse_address, printable, repository_name, shown, url
 from repowatch.config.settings import DEFAULT_LISTEN, Address, Config, RepositoryConfig
-from repowatch.config.values import directory, parse_address, printable, repository_name, shown, url
 from repowatch.errors import UsageError
 
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from repowatch.config.places import printable, shown
 from repowatch.config.settings import RepositoryConfig
-from repowatch.config.values import printable, shown
 
 Reader: TypeAlias = Callable[[yaml.Node, "Report"], Any]
 Values: TypeAlias = dict[str, Any]

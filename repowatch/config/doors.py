@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repowatch.config.places import shown
 from repowatch.config.settings import Address, Config, TcpAddress
-from repowatch.config.values import shown
 from repowatch.errors import UsageError
 from repowatch.web.rights.rules import ANYONE
 

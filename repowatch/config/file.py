@@ -25,6 +25,7 @@ from repowatch.config.document import (
 )
 from repowatch.config.overlaps import conflicts, real, refuse_inside
 from repowatch.config.patterns import base_of, check, is_pattern, pattern_of
+from repowatch.config.places import directory, parse_address, shown
 from repowatch.config.settings import (
     AccountConfig,
     Address,
@@ -36,7 +37,6 @@ from repowatch.config.settings import (
     TcpAddress,
     TlsConfig,
 )
-from repowatch.config.values import shown
 from repowatch.errors import UsageError
 
 _NOT_SIGNED = SignConfig(keys=(), keyring="")
@@ -111,7 +111,7 @@ def _listen(node: yaml.Node, report: Report) -> tuple[Address, ...]:
 
 
 def _address(node: yaml.Node, report: Report) -> Address:
-    address: Address = scalar(value.parse_address)(node, report)
+    address: Address = scalar(parse_address)(node, report)
     if str(address) in report.named["address"]:
         raise ValueError(f"{shown(str(address))} is there already; remove one of the two")
     if not isinstance(address, TcpAddress) or address.port != 0:
@@ -414,7 +414,7 @@ REPOSITORY_KEYS: Mapping[str, Reader] = {
     "batch": scalar(value.duration),
     "exclude": several("exclude", scalar(str), example="*.drpm"),
     "metadata": _metadata,
-    "follow": several("follow", scalar(value.directory), example="/srv/pool"),
+    "follow": several("follow", scalar(directory), example="/srv/pool"),
     "replace": scalar(value.one_of({"allow": "allow", "deny": "deny"})),
     "prune": _prune_rules,
     "grace": scalar(value.duration_or_nothing),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import TypeAlias
 
+from repowatch.config.places import shown
 from repowatch.config.settings import RepositoryConfig
-from repowatch.config.values import shown
 
 _Pair: TypeAlias = tuple[RepositoryConfig, RepositoryConfig]
 

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from repowatch.config import values as value
 from repowatch.config.overlaps import real
+from repowatch.config.places import repository_name, shown, url
 from repowatch.config.settings import Config, RepositoryConfig
-from repowatch.config.values import shown
 from repowatch.model.families import variables
 from repowatch.web.names import href_of
 
@@ -52,14 +51,14 @@ def check(config: RepositoryConfig) -> None:
     for key, text in (("name", config.name), ("url", config.url), ("baseurl", config.baseurl or "")):
         _check_places(key, text, count, needs_all=key != "baseurl")
     if not count:
-        value.repository_name(config.name)
+        repository_name(config.name)
         return
     if base_of(config.path) == "/":
         raise ValueError("`path` has its first * right below /; write a directory before it")
     example = _filled(config, ("x",) * count)
-    value.repository_name(example.name)
+    repository_name(example.name)
     if config.url:
-        value.url(example.url)
+        url(example.url)
 
 
 def _check_places(key: str, text: str, count: int, *, needs_all: bool) -> None:
@@ -187,8 +186,8 @@ def _mistake(member: RepositoryConfig, config: Config) -> str | None:
     if "lost+found" in _matched(member):
         return "it belongs to the file system"
     try:
-        value.repository_name(member.name)
-        value.url(member.url)
+        repository_name(member.name)
+        url(member.url)
     except ValueError as error:
         return str(error)
     if (other := pattern_of(config.patterns, member.name)) != member.pattern and other:

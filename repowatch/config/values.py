@@ -9,57 +9,21 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from repowatch.config.settings import Address, TcpAddress, UnixAddress
+from repowatch.config.places import PCHAR, absolute, directory, shown, url
 from repowatch.model.companion import TAKEN, TYPE, Names
 from repowatch.model.openpgp import keyring_of
 from repowatch.web.rights.rules import ANYONE, mistake_in_user_name
 
-_PCHAR = r"A-Za-z0-9\-._~!$&'()*+,;=:@"  # RFC 3986, section 3.3, without percent-encoding
-_RESERVED = frozenset({"healthz", "readyz", "metrics", "-"})
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _BYTES |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
-_SUN_PATH = 107  # bytes of a path in sockaddr_un, without its NUL: unix(7)
-
-
-def parse_address(text: str) -> Address:
-    """Return the address that `text` means. Raises ValueError in plain words.
-
-    HOST:PORT, with IPv6 in brackets, may have http:// or https:// before it, which say whether TLS is
-    spoken; unix:PATH is a socket in the file system.
-    """
-    if text.startswith("unix:"):
-        return UnixAddress(_socket_path(printable(text.removeprefix("unix:"))))
-    match = re.fullmatch(
-        r"(?:(https?)://)?(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})",
-        text,
-        re.ASCII,
-    )
-    if match is None or int(match[4]) > 65535:
-        forms = "127.0.0.1:8080, [::1]:8080, https://0.0.0.0:443 or unix:/run/repowatch/http.sock"
-        raise ValueError(f"{shown(text)} is no address to listen on; write it like {forms}")
-    host = match[2] or match[3]
-    if match[2] or not re.search("[A-Za-z]", host):
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            raise ValueError(f"{shown(host)} is not an IP address; correct it, or write a name") from None
-    return TcpAddress(host, int(match[4]), tls={"https": True, "http": False}.get(match[1]))
-
-
-def _socket_path(text: str) -> str:
-    path = absolute(text)
-    if len(os.fsencode(path)) > _SUN_PATH:
-        raise ValueError(f"{shown(text)} is too long for a socket; write at most {_SUN_PATH} bytes")
-    return path
-
 
 def public_url(text: str) -> str:
     match = re.fullmatch(
-        rf"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?(?:/[{_PCHAR}%/]*)?", text
+        rf"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?(?:/[{PCHAR}%/]*)?", text
     )
     if match is None or int(match[1] or 0) > 65535:
         raise ValueError(f"{shown(text)} is not a plain http(s) URL; write it like https://rpm.example.org")
@@ -188,21 +152,6 @@ def subject(text: str) -> str:
     return text
 
 
-def absolute(text: str) -> str:
-    if not os.path.isabs(text):
-        raise ValueError(f"{shown(text)} is not absolute; begin it with /")
-    return "/" + os.path.normpath(text).lstrip("/")
-
-
-def directory(text: str) -> str:
-    path = absolute(text)
-    if "*" in text:
-        raise ValueError("a pattern with * is not taken here; name one directory")
-    if os.path.exists(text) and not os.path.isdir(text):
-        raise ValueError(f"{shown(text)} is not a directory; name the directory of the packages")
-    return path
-
-
 def directory_or_pattern(text: str) -> str:
     """A directory, or a path where `*` stands for a part of a name, once or more often."""
     if "*" not in text:
@@ -286,12 +235,6 @@ def key_file(text: str) -> str:
     return path
 
 
-def repository_name(text: str) -> str:
-    if not text or text.startswith(".") or "/" in text:
-        raise ValueError(f"{shown(text)} is empty, has a slash or begins with a dot; choose another name")
-    return _not_reserved(text)
-
-
 def url_or_template(text: str) -> str:
     """A URL, or one where `{1}`, `{2}`... stand for what the `*` of a path found."""
     url(re.sub(r"\{[0-9]+\}", "x", text))
@@ -302,32 +245,3 @@ def baseurl(text: str) -> str:
     """A URL, or a template of some, that may have clients' own variables: $releasever, $basearch..."""
     url_or_template(re.sub(r"\$\{?[a-z_]+\}?", "x", text))
     return text
-
-
-def url(text: str) -> str:
-    if not re.fullmatch(rf"/(?:[{_PCHAR}]+/)+", text):
-        rule = "with letters, digits and - . _ ~ ! $ & ' ( ) * + , ; = : in each part"
-        raise ValueError(f"{shown(text)} is not a path below /; write it like /rpm/, {rule}")
-    if "/." in text:
-        raise ValueError(f"{shown(text)} has a part that begins with a dot; such names are never served")
-    _not_reserved(text.split("/")[1])
-    return text
-
-
-def _not_reserved(segment: str) -> str:
-    if segment in _RESERVED or "@" in segment or segment.endswith(".repo"):
-        rule = f"{', '.join(sorted(_RESERVED))}, anything with @ and anything that ends in .repo"
-        raise ValueError(f"{shown(segment)} is reserved, as are {rule}; choose another")
-    return segment
-
-
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"{shown(text)} has a character that can not be shown; leave it out")
-    return text
-
-
-def shown(text: str) -> str:
-    """The text in backquotes for people: on one line, and not longer than a line."""
-    short = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:80])
-    return f"`{short}`" if len(text) <= 80 else f"`{short}...`"

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from xml.sax.saxutils import escape, quoteattr
 
 from repowatch.errors import BadMetadata
 from repowatch.model.documents import Node, documents
+from repowatch.model.markup import escape, quoteattr
 from repowatch.model.package import Nevra
 
 # What dnf calls an advisory (libdnf/sack/advisory.cpp); any other it would not show.

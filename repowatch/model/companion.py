@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from repowatch.errors import BadMetadata
-from repowatch.model import advisories, comps, modules, updateinfo
 from repowatch.model.formats import FORMATS, Format, is_packed, opening
 from repowatch.model.package import Nevra
 
@@ -99,6 +98,9 @@ class Names:
 
     def read(self, location_href: str, content: bytes) -> Read:
         """Look whether clients can use it. Raises BadMetadata with the line and the reason."""
+        # Most repositories have no such file, and `index` ends sooner than YAML is loaded.
+        from repowatch.model import advisories, comps, modules, updateinfo  # noqa: PLC0415
+
         kind = self.kind_of(location_href)
         if not content:
             raise BadMetadata(EMPTY)
@@ -133,6 +135,8 @@ def make(kind: str, sources: Mapping[str, bytes], form: Format, checksum: str) -
 
     They were all read before. Raises BadMetadata when one is another by now.
     """
+    from repowatch.model import advisories, updateinfo  # noqa: PLC0415 - see `Names.read`
+
     if kind == GROUP:
         content = sources[COMPS]
         return [Content(GROUP, COMPS, [content]), _packed("group_gz", COMPS, content, _GZIP, checksum)]

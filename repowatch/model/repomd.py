@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
 
 from repowatch.errors import RepowatchError
+from repowatch.model.markup import escape, quoteattr
 
 NAMESPACE = "http://linux.duke.edu/metadata/repo"
 

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from xml.sax.saxutils import unescape
 
 from repowatch.errors import BadPackage, ChangedWhileRead
 from repowatch.model.catalog import cuts
 from repowatch.model.formats import opened
+from repowatch.model.markup import unescape
 from repowatch.model.recipe import Recipe
 from repowatch.model.repomd import Record
 from repowatch.model.segment import KINDS, Run
@@ -73,7 +73,7 @@ def _batches(root: str, records: Sequence[Record], checksum: str) -> Iterator[Te
     for column in (filelists, other):
         if [_only(_OTHER_PKGID, element) for element in column] != pkgids:
             raise ValueError("the packages are not in the same order in each of them")
-    names = [unescape(_only(_HREF, element).decode(), {"&quot;": '"'}) for element in primary]
+    names = [unescape(_only(_HREF, element).decode()) for element in primary]
     for start, end in pairwise([*cuts(names), len(names)] if names else []):
         yield b"".join(primary[start:end]), b"".join(filelists[start:end]), b"".join(other[start:end])
 

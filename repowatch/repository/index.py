@@ -47,7 +47,6 @@ from repowatch.repository.store import Store
 from repowatch.repository.telling import Telling
 from repowatch.repository.tree import REPODATA, Tree
 from repowatch.system.clock import Clock
-from repowatch.system.memory import settle
 
 log = logging.getLogger(__name__)
 
@@ -354,7 +353,7 @@ class Index:
             published=self._publisher.repomd.revision != revision,
         )
         if before is None or len(looked_at) > MOST_READ:
-            settle()
+            self.hooks.rests()
         return again
 
     def _look_beside(self, names: set[str], at_once: set[str]) -> set[str]:

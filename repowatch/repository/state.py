@@ -19,6 +19,7 @@ class Hooks:
     progress: Callable[[int, int], None] = lambda done, total: None  # files read of files to read
     returned: Callable[[], None] = lambda: None  # the tree has to be watched anew
     published: Callable[[], None] = lambda: None  # there is a newer publication to see
+    rests: Callable[[], None] = lambda: None  # much was made that will stay
 
 
 @dataclass(slots=True)

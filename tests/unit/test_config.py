@@ -10,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repowatch import config
-from repowatch.config import Config, ConfigurationError, RepositoryConfig, TcpAddress, UnixAddress, parse
+from repowatch.config import Config, RepositoryConfig, TcpAddress, UnixAddress
+from repowatch.config.doors import refuse_open_doors
 from repowatch.config.file import (
     ACCOUNT_KEYS,
     LIMITS_KEYS,
     REPOSITORY_KEYS,
     SERVER_KEYS,
     TLS_KEYS,
+    ConfigurationError,
+    parse,
 )
 from repowatch.errors import UsageError
 
@@ -503,7 +506,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
 
 
 def test_the_example_is_right_and_opens_no_door() -> None:
-    config.refuse_open_doors(config.load(EXAMPLE))
+    refuse_open_doors(config.load(EXAMPLE))
 
 
 def test_the_example_shows_every_key_and_what_it_shows_is_right(tmp_path: Path) -> None:

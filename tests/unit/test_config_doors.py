@@ -12,16 +12,15 @@ from repowatch.config import (
     AccountConfig,
     Address,
     Config,
-    ConfigurationError,
     LimitsConfig,
     RepositoryConfig,
     TcpAddress,
     TlsConfig,
     UnixAddress,
     for_directories,
-    parse,
-    refuse_open_doors,
 )
+from repowatch.config.doors import refuse_open_doors
+from repowatch.config.file import ConfigurationError, parse
 from repowatch.errors import UsageError
 
 ONE = "repositories:\n  rpm:\n    path: /srv/rpm\n"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repowatch.config import ConfigurationError
-from repowatch.config.file import parse
+from repowatch.config.file import ConfigurationError, parse
 
 
 def metadata(text: str) -> tuple[tuple[str, str], ...]:

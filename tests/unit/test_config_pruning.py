@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from repowatch.config import ConfigurationError, PruneConfig, RepositoryConfig, parse
+from repowatch.config import PruneConfig, RepositoryConfig
+from repowatch.config.file import ConfigurationError, parse
 from repowatch.model.pruning import Rule
-from repowatch.opening import prune_rules
+from repowatch.pruning import prune_rules
 
 ONE = "repositories:\n  rpm:\n    path: /srv/rpm\n"
 

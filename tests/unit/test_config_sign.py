@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repowatch.config import ConfigurationError, parse
+from repowatch.config.file import ConfigurationError, parse
 from repowatch.config.settings import SignConfig
 
 KEY, OTHER = "0123456789ABCDEF" * 2 + "01234567", "F" * 64

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from repowatch import fleet as module
-from repowatch.config import Config, RepositoryConfig, parse
+from repowatch.config import Config, RepositoryConfig
+from repowatch.config.file import parse
 from repowatch.errors import RepowatchError
 from repowatch.fleet import AGAIN, Fleet
 from tests.kit.clock import FakeClock

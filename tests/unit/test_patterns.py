@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from repowatch.config import Config, parse
+from repowatch.config import Config
+from repowatch.config.file import parse
 from repowatch.config.patterns import Found, at_url, baseurl, expand
 
 FAMILY = '"el{{1}}-{{2}}": {{path: "{root}/el*/*", url: "/el{{1}}/{{2}}/"}}'

@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_from_bytes
 from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape, quoteattr
 
+from repowatch.model.markup import escape, quoteattr
 from repowatch.web.conditions import http_date, modification_time
 from repowatch.web.names import is_hidden
 from repowatch.web.served import Served, content_type
