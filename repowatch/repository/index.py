@@ -285,6 +285,7 @@ class Index:
         self._state.inventory = Inventory(self.name, self._state.recipe.form)
         self._state.written = None
         self._state.is_known = False
+        self._publishing.forget()
 
     def describe(self, inspection: Inspection, *, location_href: str, stamp: Stamp, path: str) -> Package:
         """What is published of a staged package, the file at `path`. May be called from any thread.

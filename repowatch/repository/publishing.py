@@ -287,6 +287,10 @@ class Publishing:
             self._state.inventory.take([], drop=(), reject=empty)
         return again
 
+    def forget(self) -> None:
+        """Keep nothing of segments that are no more."""
+        self._sums = OpenSums()
+
     def set_stamps(self, stamps: Mapping[str, Stamp]) -> None:
         if stamps and self._state.publication:
             self._state.inventory.set_stamps(stamps)
