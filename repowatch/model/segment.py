@@ -25,10 +25,15 @@ class Damaged(ValueError):
     """What a cache said of a segment is not what is in it."""
 
 
+def is_inside(location_href: str) -> bool:
+    """Whether a directory above it has the name of a package: hardly ever."""
+    return ".rpm/" in location_href
+
+
 class Segment:
     """Packages in order, and their elements joined."""
 
-    __slots__ = ("_elements", "_form", "_pieces", "lengths", "location_hrefs")
+    __slots__ = ("_elements", "_form", "_pieces", "inside", "lengths", "location_hrefs")
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Segment:
         """`lengths` are those of each package's elements in bytes, by kind; given are the elements of each
         kind open, compressed, or both."""
         self.location_hrefs = tuple(location_hrefs)
+        self.inside = tuple(filter(is_inside, self.location_hrefs))
         self.lengths = tuple(lengths)
         self._form = form
         self._elements: list[bytes | None] = [*elements] if elements else [None] * len(KINDS)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from repowatch.model.catalog import Catalog, order_key
 from repowatch.model.formats import Format
 from repowatch.model.package import Entry, Nevra, Rejected, Stamp
-from repowatch.model.segment import Run, Segment
+from repowatch.model.segment import Run, Segment, is_inside
 from repowatch.model.twins import Duplicate, Twins, newest_build, older_builds, why_held_back
 from repowatch.repository.readers import Batch, Gone, Unsettled
 
@@ -65,21 +66,23 @@ class Inventory:
     def below(self, names: set[str], *, directories: set[str]) -> Iterator[str]:
         """What is known under names or below them, where some may be directories; "" is all of it.
 
-        The other names look like packages, but one may have been a directory before.
+        The other names look like packages, but one may have been a directory before. A name may come twice.
         """
-        known = self.catalog.entries.keys() | self.rejected.keys() | self.held.keys()
         if "" in directories:
-            yield from known
+            yield from chain(self.catalog.entries, self.rejected, self.held)
             return
-        inside = tuple(f"{name}/" for name in directories)
-        once_inside = tuple(f"{name}/" for name in names - directories)
-        for name in known:
-            if (
-                name.startswith(inside)
-                or name in directories
-                or (".rpm/" in name and name.startswith(once_inside))
-            ):
-                yield name
+        if directories:
+            below = tuple(f"{name}/" for name in directories)
+            for name in chain(self.catalog.entries, self.rejected, self.held):
+                if name in directories or name.startswith(below):
+                    yield name
+        once = tuple(f"{name}/" for name in names - directories)
+        if once:
+            # Of thousands of packages, none is looked at for each upload that was heard of.
+            inside = chain.from_iterable(segment.inside for segment in self.catalog.segments)
+            for name in chain(inside, filter(is_inside, chain(self.rejected, self.held))):
+                if name.startswith(once):
+                    yield name
 
     def stamp_of(self, location_href: str) -> Stamp | None:
         """The stamp of a file whose content is known already, listed or rejected."""
