@@ -131,6 +131,7 @@ _HEAD = """\
 # What one more package costs
 
 Written by `python -m benchmarks`. Absolute figures are this machine's; the ratios travel better.
+Memory was in use throughout, by files that can be dropped, as on a server that runs for long.
 """
 
 _PUBLISH = """\
