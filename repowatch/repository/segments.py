@@ -87,6 +87,7 @@ def make_files(
     repository's. Raises what `write` raises, and Damaged; whatever is raised, nothing is going on any more.
     """
     new = [each for each in segments if not each.is_compressed()]
+    packages = count(segments)
     tasks: list[Future[Any]] = []
 
     def submit(to: Executor, function: Callable[..., T], *arguments: Any) -> Future[T]:
@@ -94,7 +95,7 @@ def make_files(
         return tasks[-1]
 
     def hash_open(kind: int) -> Future[tuple[str, int]]:
-        head, foot = frame(kind, count(segments))
+        head, foot = frame(kind, packages)
         return submit(pool, partial(sums.of, kind, segments, checksum, head=head, foot=foot))
 
     longest, *others = _ORDER
